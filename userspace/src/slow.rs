@@ -1,0 +1,33 @@
+//! The files that the demos map: an ordinary one, and one that the machine reads slowly.
+//!
+//! `FAULTLINE_FILE` and `FAULTLINE_SLOW_FILE` name them; without them the program's own file serves, which every system has.
+//! `FAULTLINE_SLOW_MS` says how much longer a read of the slow file takes. It is absent where nothing slows the disk down, and then
+//! the assertions that need a slow disk are not made.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The ordinary file.
+pub fn fast_file() -> io::Result<File> {
+    File::open(named("FAULTLINE_FILE")?)
+}
+
+/// The slow file.
+pub fn slow_file() -> io::Result<File> {
+    File::open(named("FAULTLINE_SLOW_FILE")?)
+}
+
+/// What a read of the slow file costs extra, if this machine slows it down.
+pub fn slowness() -> Option<Duration> {
+    let ms = std::env::var("FAULTLINE_SLOW_MS").ok()?.parse().ok()?;
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
+fn named(variable: &str) -> io::Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(path.into());
+    }
+    std::env::current_exe()
+}
