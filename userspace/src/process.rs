@@ -50,6 +50,11 @@ pub fn wait(pid: Pid) -> io::Result<Ended> {
     }
 }
 
+/// Asks for no core files from children that die on purpose. A kernel that writes none need not know the limit.
+pub fn no_core_files() {
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+}
+
 /// A pipe as two files: read end, write end.
 pub fn pipe() -> io::Result<(std::fs::File, std::fs::File)> {
     let (read, write): (OwnedFd, OwnedFd) = nix::unistd::pipe()?;

@@ -35,7 +35,7 @@ impl Registers {
     /// A different value in every register, as far as this CPU has it.
     pub fn pattern() -> Self {
         Self {
-            vectors: std::array::from_fn(|i| [0x11 * i as u8 + 1; 32]),
+            vectors: std::array::from_fn(|i| [0x0f * i as u8 + 1; 32]),
             general: std::array::from_fn(|i| 0x0101_0101_0101_0101 * (i as u64 + 1)),
             flags: ALL_FLAGS,
             x87: [[0; 16]; 2],

@@ -9,6 +9,8 @@ use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
 };
 
+use crate::memory::Region;
+
 /// si_code of SIGSEGV where nothing is mapped (sigaction(2); the libc crate lacks it).
 pub const SEGV_MAPERR: i32 = 1;
 /// si_code of SIGSEGV where the mapping forbids the access.
@@ -57,6 +59,35 @@ pub fn mask(how: SigmaskHow, signal: Signal) -> io::Result<()> {
 /// Sends a signal to this process; unblocked, it is delivered before this returns.
 pub fn send_self(signal: Signal) -> io::Result<()> {
     Ok(nix::sys::signal::kill(nix::unistd::getpid(), signal)?)
+}
+
+/// Makes `stack` the alternate signal stack.
+///
+/// # Safety
+/// Nothing else uses the memory of `stack`, which is readable and writable, as long as handlers may run on it.
+pub unsafe fn use_altstack(stack: &Region) -> io::Result<()> {
+    let stack = libc::stack_t {
+        ss_sp: stack.ptr(0).cast(),
+        ss_flags: 0,
+        ss_size: stack.len(),
+    };
+    // SAFETY: a valid stack_t; the caller vouches for the memory.
+    match unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The alternate stack's flags now: SS_ONSTACK inside a handler that runs on it, SS_DISABLE without one.
+pub fn altstack_flags() -> i32 {
+    let mut now = libc::stack_t {
+        ss_sp: std::ptr::null_mut(),
+        ss_flags: 0,
+        ss_size: 0,
+    };
+    // SAFETY: only asks; a valid place for the answer.
+    unsafe { libc::sigaltstack(std::ptr::null(), &mut now) };
+    now.ss_flags
 }
 
 /// A copy of what a handler was given.

@@ -9,6 +9,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::memory::PAGE;
+
 /// The ordinary file.
 pub fn fast_file() -> io::Result<File> {
     File::open(named("FAULTLINE_FILE")?)
@@ -24,6 +26,24 @@ pub fn slowness() -> Option<Duration> {
     let ms = std::env::var("FAULTLINE_SLOW_MS").ok()?.parse().ok()?;
     (ms > 0).then(|| Duration::from_millis(ms))
 }
+
+/// Offsets of `count` pages of a file of `len` bytes, as far from each other as it allows, so that reading one reads no other ahead.
+/// The first demo to use the file takes `half` 0, another one `half` 1, and so neither finds the other's pages in the page cache.
+pub fn far_pages(len: usize, half: usize, count: usize) -> io::Result<Vec<usize>> {
+    let step = len / PAGE / (2 * count + 1);
+    if step < READ_AHEAD {
+        let needed = (2 * count + 1) * READ_AHEAD * PAGE;
+        return Err(io::Error::other(format!(
+            "the slow file has {len} bytes and needs {needed}"
+        )));
+    }
+    Ok((half * count..(half + 1) * count)
+        .map(|i| (i + 1) * step * PAGE)
+        .collect())
+}
+
+/// More pages than any kernel is expected to read at once here.
+const READ_AHEAD: usize = 32;
 
 fn named(variable: &str) -> io::Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
