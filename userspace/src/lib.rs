@@ -6,6 +6,7 @@
 //!
 //! The programs are single-threaded, and what a signal handler shares with the code it interrupts is an atomic.
 
+pub mod bad_pointers;
 pub mod memory;
 pub mod probe;
 pub mod process;
@@ -14,4 +15,5 @@ pub mod report;
 pub mod rng;
 pub mod signals;
 pub mod slow;
+pub mod syscall;
 pub mod time;
