@@ -1,1 +1,7 @@
-fn main() {}
+//! The command line; see `boot::cli` for the options and `boot::commands` for what each command does.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    boot::commands::main()
+}
