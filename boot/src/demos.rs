@@ -40,7 +40,8 @@ fn splitmix64(position: u64) -> u64 {
 
 const PATTERN: DemoFile = DemoFile {
     path: "/data/pattern",
-    size: 4 << 20,
+    // The last page is not full: what lies behind the end of the file is a fact to show.
+    size: (1 << 20) + 1234,
     variable: "FAULTLINE_FILE",
 };
 const SLOW_DATA: DemoFile = DemoFile {
@@ -203,7 +204,7 @@ mod tests {
             let contents = file.contents();
             assert_eq!(contents.len(), file.size);
             let pages: HashSet<&[u8]> = contents.chunks(4096).collect();
-            assert_eq!(pages.len(), file.size / 4096);
+            assert_eq!(pages.len(), file.size.div_ceil(4096));
         }
     }
 

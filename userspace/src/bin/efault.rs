@@ -33,7 +33,7 @@ enum Arg {
     Out,
     /// As `Out`, and NULL is allowed.
     OutOrNull,
-    /// A word of four bytes that the kernel reads or writes: the straddling pointer is not bad for it.
+    /// Four bytes or fewer that the kernel reads or writes: the straddling pointer is not bad for it.
     InWord,
     OutWord,
     /// A buffer of which a part may be used: with some bytes there, a short count is right too.
@@ -86,7 +86,7 @@ const CALLS: &[(i64, &str, &[Arg])] = &[
         "readlinkat",
         &[CWD, Path, Out, Is(64)],
     ),
-    (libc::SYS_getcwd, "getcwd", &[Out, Is(4096)]),
+    (libc::SYS_getcwd, "getcwd", &[OutWord, Is(4096)]),
     (libc::SYS_poll, "poll", &[In, Is(1), Is(0)]),
     (libc::SYS_pipe, "pipe", &[Out]),
     (libc::SYS_pipe2, "pipe2", &[Out, Is(0)]),
