@@ -1,0 +1,126 @@
+//! The contract: everything generic code may ask of an architecture, on one page.
+//!
+//! One implementation is picked at compile time and must offer exactly the names re-exported here, with the meaning and
+//! the signatures given in the comments. `x86_64` is the hardware; `sim` is the same contract as ordinary host code (a
+//! software MMU and simulated CPUs), so that everything generic is tested without a machine. Neither knows policy.
+//!
+//! In the other direction an architecture calls generic code at these places only: [`crate::mm::fault::handle_page_fault`],
+//! [`crate::syscall::dispatch`], [`crate::signal::force`], [`crate::task::exit_to_user_mode`],
+//! [`crate::task::thread_start`], [`crate::sched::timer_tick`], and the interrupt handlers registered with [`irq::register`].
+
+#[cfg(not(target_os = "none"))]
+pub mod sim;
+#[cfg(target_os = "none")]
+pub mod x86_64;
+
+#[cfg(not(target_os = "none"))]
+use sim as imp;
+#[cfg(target_os = "none")]
+use x86_64 as imp;
+
+/// The registers of the interrupted context, as saved on the kernel stack by the entry code.
+///
+/// `fn user_mode(&self) -> bool` (from the saved CS) · `fn ip(&self) -> usize` · `fn sp(&self) -> usize`
+/// · `fn syscall_nr(&self) -> Option<usize>` (None: not entered by a system call) · `fn syscall_args(&self) -> [usize; 6]`
+/// · `fn return_value(&self) -> usize` · `fn set_return_value(&mut self, usize)`
+/// · `fn forget_syscall(&mut self)` (so that no restart is made) · `fn restart_syscall(&mut self, nr: Option<usize>)` (goes
+/// back to the call instruction, with the original number, or with `nr` in its place)
+/// · `fn new_user(entry: usize, sp: usize) -> Self` (all other registers zero, interrupts on).
+pub use imp::PtRegs;
+
+/// What the architecture keeps in every thread: kernel stack, saved context, FPU state, FS base, values of the last
+/// synchronous trap. It is the field `Thread::arch`.
+///
+/// `fn new_kernel() -> Result<Self, OutOfMemory>`: a kernel stack whose first switch calls [`crate::task::thread_start`].
+/// · `fn new_user(regs: &PtRegs) -> Result<Self, OutOfMemory>`: the same, with `regs` at the place from which the stack's
+/// user registers are loaded, and an initial FPU state.
+/// · `fn fork_from(parent: &ThreadState, regs: &PtRegs) -> Result<Self, OutOfMemory>`: as `new_user`, with the FPU state, FS
+/// and GS base of `parent`, which must be the current thread.
+/// · `fn reset_for_exec(&self)` (current thread: initial FPU state, FS and GS base 0)
+/// · `fn fs_base(&self) -> usize`, `fn set_fs_base(&self, usize)`, likewise `gs_base` (current thread; canonical user address)
+/// · `fn user_regs(&self) -> *mut PtRegs`: where the user registers lie on the kernel stack
+/// · `fn set_trap(&self, TrapInfo)`, `fn trap(&self) -> TrapInfo`: sticky values of the last synchronous trap.
+pub use imp::{ThreadState, TrapInfo};
+
+/// Switches the CPU from one thread to another. Called by `sched` only, interrupts off, run queue lock released.
+///
+/// `unsafe fn switch(prev: &Thread, next: &Thread)`: saves and loads stack, FPU ownership, FS/GS base, kernel stack of the next
+/// entry. Returns when `prev` is switched to again. The address space is switched by `sched` with
+/// [`PageTable::activate`] before.
+///
+/// `unsafe fn set_current(*const Thread)`, `fn current() -> *const Thread` (null before the scheduler starts): this CPU's
+/// thread. `unsafe fn enter_user(regs: &PtRegs) -> !`: leaves the kernel stack for user mode through the common exit path.
+pub use imp::{current, enter_user, set_current, switch};
+
+/// A user address space's translations, and the only way to edit them. It owns its table frames and one reference of each
+/// frame that it maps (but for `PteFlags::SPECIAL`).
+///
+/// The lower half is the user's; the kernel's half is shared by all. Not synchronised by itself: the owner (`Mm`) holds it in a
+/// lock of rank [`crate::sync::rank::PAGE_TABLE`]. No method allocates from the heap.
+///
+/// `fn new() -> Result<Self, OutOfMemory>`
+/// · `fn get(&self, VirtAddr) -> Option<Pte>`: the translation of the page holding the address
+/// · `fn map(&mut self, VirtAddr, Frame, PteFlags) -> Result<(), (OutOfMemory, Frame)>`: fills an empty entry
+/// · `fn map_special(&mut self, VirtAddr, FrameNumber, PteFlags) -> Result<(), OutOfMemory>`: the same for a frame that
+/// the table shall not own (the zero page)
+/// · `fn replace(&mut self, VirtAddr, Frame, PteFlags) -> (Option<Frame>, TlbFlush)`: exchanges a present entry, the frame that was
+/// owned comes back
+/// · `fn set_flags(&mut self, VirtAddr, PteFlags) -> TlbFlush`: changes a present entry's permissions
+/// · `fn unmap_range(&mut self, start, end, &mut impl FnMut(VirtAddr, Pte, Option<Frame>))`, flushes what it removed before the
+/// frames are handed to the closure; cost proportional to what is mapped and to the tables
+/// · `fn protect_range(&mut self, start, end, impl FnMut(VirtAddr, Pte) -> PteFlags)`, visits present entries, flushes
+/// · `fn copy_range(&mut self, child: &mut PageTable, start, end, share_writable: bool) -> Result<(), OutOfMemory>`: fork: gives the
+/// child a reference of each present page; unless `share_writable`, both sides lose WRITE. Flushes the parent.
+/// · `fn activate(&self)`: this CPU uses the space from now on · `fn deactivate()`: the kernel's own tables
+/// · Drop frees the tables; the owner has unmapped everything before.
+pub use imp::PageTable;
+
+/// A stale translation that must be dropped: `fn flush(self)` now, or `fn ignore(self)` where only permissions were added
+/// (a spurious fault repairs it). Forgetting it is a compile warning.
+pub use imp::TlbFlush;
+
+/// The first address that is not a user address: 2^47 - 4096.
+pub use imp::USER_END;
+
+/// User memory, touched only here. Each returns how many bytes were *not* done; it never panics. A fault inside takes the
+/// ordinary path and ends at the exception table if it cannot be resolved. Addresses are checked against `USER_END`. May sleep
+/// unless `crate::mm::uaccess::NoFault` is held.
+///
+/// `unsafe fn copy_from_user(dst: *mut u8, src: usize, len: usize) -> usize` · `unsafe fn copy_to_user(dst: usize, src: *const
+/// u8, len: usize) -> usize` · `fn clear_user(dst: usize, len: usize) -> usize`
+pub use imp::{clear_user, copy_from_user, copy_to_user};
+
+/// Memory of frames, through the direct map: `fn frame_ptr(FrameNumber) -> *mut u8` · `fn zero_frame(FrameNumber)` · `fn
+/// copy_frame(src: FrameNumber, dst: FrameNumber)` (the caller owns what is written).
+pub use imp::{copy_frame, frame_ptr, zero_frame};
+
+/// Signal frames. `fn setup_frame(regs: &mut PtRegs, frame: &crate::signal::FrameRequest) -> Result<(), BadFrame>`: writes the
+/// frame to user memory and points `regs` at the handler; nothing of `regs` is changed on failure.
+/// `fn restore_frame(regs: &mut PtRegs) -> Result<RestoredFrame, BadFrame>`: reads it back, for rt_sigreturn; takes nothing
+/// dangerous. `RestoredFrame { mask: SigSet, altstack: AltStack }`. `fn min_frame_size() -> usize`: AT_MINSIGSTKSZ.
+pub use imp::{BadFrame, RestoredFrame, min_frame_size, restore_frame, setup_frame};
+
+/// Interrupts of this CPU. `fn save() -> Flags` (disables, returns the old state) · `fn restore(Flags)` · `fn enable()` ·
+/// `fn enabled() -> bool` · `fn wait()`: sleeps until an interrupt; called with interrupts off, returns with them off again after
+/// they were taken · `fn register(line: u8, handler: fn())`: a device's handler, called with interrupts off; also unmasks the line.
+pub use imp::irq;
+
+/// Clocks. `fn now_ns() -> u64`: monotonic nanoseconds since boot · `fn wall_clock_offset_ns() -> u64`: what added to it gives the
+/// time since 1970 · `const TICK_NS: u64`: distance of two calls of `sched::timer_tick`.
+pub use imp::time;
+
+/// The machine: `fn exit(Exit) -> !` · `fn random_u64() -> u64` (seeded by the configuration or hardware) · `fn control(fmt::Arguments)`:
+/// writes one control record · serial ports of the console: `fn stdout_write(&[u8])`, `fn stderr_write(&[u8])`,
+/// `fn stdin_read() -> Option<u8>` (raw, not decoded), `const STDIN_IRQ: u8`, `fn stdin_interrupt(on: bool)`
+/// · `fn config_bytes() -> Option<Vec<u8>>`: the fw_cfg item.
+pub use imp::machine;
+
+/// How the machine ends; see docs/machine-protocol.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Exit {
+    Done = 0x10,
+    Panic = 0x11,
+    TestsFailed = 0x12,
+    BringUpFailed = 0x13,
+}

@@ -1,0 +1,236 @@
+//! Physical frames: who owns them, and the allocator.
+//!
+//! Every frame of usable memory has a [`FrameMeta`] in one array, indexed by frame number. A frame is in use while its
+//! reference count is not zero; [`Frame`] is one such reference, and the last to go frees the frame. Allocation and freeing
+//! are O(1): a stack of freed frames, threaded through the metadata, in front of memory that was never used, so that nothing
+//! has to be prepared at boot. User pages leave [`RESERVE`] frames free for the kernel itself.
+//!
+//! Lock rank: FRAMES. Not from interrupt handlers.
+
+use core::ops::Range;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
+
+use crate::arch;
+use crate::errno::OutOfMemory;
+use crate::sync::{SpinLock, rank};
+
+/// A frame's number: physical address / 4096.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameNumber(pub u32);
+
+impl FrameNumber {
+    /// The frame's physical address.
+    pub const fn phys(self) -> u64 {
+        (self.0 as u64) << 12
+    }
+}
+
+/// Frames that only the kernel may take, so that page tables, stacks and the heap outlive user memory's exhaustion.
+pub const RESERVE: usize = 1024;
+
+const NONE: u32 = u32::MAX;
+const MAX_REGIONS: usize = 32;
+
+/// What is known of one frame.
+pub struct FrameMeta {
+    refcount: AtomicU32,
+    /// Page-cache state, see [`crate::mm::page_cache`].
+    pub(super) state: AtomicU32,
+    /// The next free frame while this one is free.
+    next_free: AtomicU32,
+}
+
+impl FrameMeta {
+    pub const NEW: FrameMeta =
+        FrameMeta { refcount: AtomicU32::new(0), state: AtomicU32::new(0), next_free: AtomicU32::new(NONE) };
+}
+
+struct Allocator {
+    free_head: u32,
+    free: usize,
+    /// Never-used memory, taken from the front; `regions[current..]` still have some.
+    regions: [Range<u32>; MAX_REGIONS],
+    current: usize,
+}
+
+static META: AtomicPtr<FrameMeta> = AtomicPtr::new(core::ptr::null_mut());
+static META_LEN: AtomicUsize = AtomicUsize::new(0);
+static TOTAL: AtomicUsize = AtomicUsize::new(0);
+static ALLOCATOR: SpinLock<Allocator> = SpinLock::new(
+    rank::FRAMES,
+    Allocator { free_head: NONE, free: 0, regions: [const { 0..0 }; MAX_REGIONS], current: 0 },
+);
+
+/// Hands usable memory to the allocator: `regions` of frame numbers (surplus ones beyond 32 are left unused), and the
+/// metadata array that covers all of them.
+///
+/// # Safety
+/// The frames are unused and readable and writable through the direct map from now on; nobody holds a [`Frame`] of an earlier
+/// initialisation (simulated machines initialise again).
+pub unsafe fn init(regions: impl Iterator<Item = Range<u32>>, meta: &'static mut [FrameMeta]) {
+    let mut allocator = ALLOCATOR.lock();
+    *allocator = Allocator { free_head: NONE, free: 0, regions: [const { 0..0 }; MAX_REGIONS], current: 0 };
+    for (slot, region) in regions.filter(|r| !r.is_empty()).take(MAX_REGIONS).enumerate() {
+        assert!(region.end as usize <= meta.len(), "frame metadata too short");
+        allocator.free += region.len();
+        allocator.regions[slot] = region;
+    }
+    TOTAL.store(allocator.free, Ordering::Relaxed);
+    META_LEN.store(meta.len(), Ordering::Relaxed);
+    META.store(meta.as_mut_ptr(), Ordering::Release);
+}
+
+/// Metadata of a frame that the allocator manages. Panics on any other number: that is a kernel bug.
+#[inline]
+pub(super) fn meta(frame: FrameNumber) -> &'static FrameMeta {
+    assert!((frame.0 as usize) < META_LEN.load(Ordering::Relaxed), "{frame:?} is not memory");
+    // SAFETY: `init` stored a static array of at least META_LEN elements, and the index was just checked.
+    unsafe { &*META.load(Ordering::Relaxed).add(frame.0 as usize) }
+}
+
+/// For whom memory is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// User pages and page cache: fails while only [`RESERVE`] frames are left.
+    User,
+    /// The kernel's own needs: may use the reserve.
+    Kernel,
+}
+
+/// One reference of a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame(FrameNumber);
+
+impl Frame {
+    /// A frame with undefined contents.
+    pub fn alloc(purpose: Purpose) -> Result<Frame, OutOfMemory> {
+        let number = ALLOCATOR.lock().take(if purpose == Purpose::User { RESERVE } else { 0 })?;
+        let meta = meta(number);
+        debug_assert_eq!(meta.refcount.load(Ordering::Relaxed), 0, "{number:?} was not free");
+        meta.refcount.store(1, Ordering::Relaxed);
+        meta.state.store(0, Ordering::Relaxed);
+        Ok(Frame(number))
+    }
+
+    /// A frame filled with zeros.
+    pub fn alloc_zeroed(purpose: Purpose) -> Result<Frame, OutOfMemory> {
+        let frame = Frame::alloc(purpose)?;
+        arch::zero_frame(frame.0);
+        Ok(frame)
+    }
+
+    #[inline]
+    pub fn number(&self) -> FrameNumber {
+        self.0
+    }
+
+    /// Whether this is the only reference. Stays true until the holder shares it, as nobody else can.
+    #[inline]
+    pub fn is_unique(frame: FrameNumber) -> bool {
+        meta(frame).refcount.load(Ordering::Acquire) == 1
+    }
+
+    /// Gives the reference up to be kept as a bare number, in a page-table entry for example.
+    #[inline]
+    pub fn into_raw(self) -> FrameNumber {
+        let number = self.0;
+        core::mem::forget(self);
+        number
+    }
+
+    /// Takes a reference back.
+    ///
+    /// # Safety
+    /// `number` came from [`Frame::into_raw`] and is taken back once.
+    #[inline]
+    pub unsafe fn from_raw(number: FrameNumber) -> Frame {
+        Frame(number)
+    }
+
+    /// Another reference to a frame of which somebody else holds one for the duration of the call.
+    ///
+    /// # Safety
+    /// A reference is held, for example by a page-table entry under its lock.
+    #[inline]
+    pub unsafe fn share(number: FrameNumber) -> Frame {
+        let before = meta(number).refcount.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "{number:?} shared while free");
+        Frame(number)
+    }
+}
+
+impl Clone for Frame {
+    #[inline]
+    fn clone(&self) -> Frame {
+        // SAFETY: `self` is a reference.
+        unsafe { Frame::share(self.0) }
+    }
+}
+
+impl Drop for Frame {
+    #[inline]
+    fn drop(&mut self) {
+        let meta = meta(self.0);
+        if meta.refcount.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            ALLOCATOR.lock().give_back(self.0, meta);
+        }
+    }
+}
+
+impl Allocator {
+    fn take(&mut self, reserve: usize) -> Result<FrameNumber, OutOfMemory> {
+        if self.free <= reserve {
+            return Err(OutOfMemory);
+        }
+        let number = if self.free_head != NONE {
+            let number = FrameNumber(self.free_head);
+            self.free_head = meta(number).next_free.load(Ordering::Relaxed);
+            number
+        } else {
+            self.take_fresh(1)?
+        };
+        self.free -= 1;
+        Ok(number)
+    }
+
+    /// `count` adjacent frames of never-used memory; the caller counts them as taken.
+    fn take_fresh(&mut self, count: u32) -> Result<FrameNumber, OutOfMemory> {
+        while self.current < MAX_REGIONS && self.regions[self.current].is_empty() {
+            self.current += 1;
+        }
+        let regions = &mut self.regions[self.current.min(MAX_REGIONS - 1)..];
+        let region = regions.iter_mut().find(|r| r.len() >= count as usize).ok_or(OutOfMemory)?;
+        let first = region.start;
+        region.start += count;
+        Ok(FrameNumber(first))
+    }
+
+    fn give_back(&mut self, number: FrameNumber, meta: &FrameMeta) {
+        meta.next_free.store(self.free_head, Ordering::Relaxed);
+        self.free_head = number.0;
+        self.free += 1;
+    }
+}
+
+/// `count` physically adjacent frames with undefined contents, never freed: for devices at boot. They come from memory that
+/// was never used, so later calls may fail although memory is free.
+pub fn alloc_contiguous(count: u32) -> Result<FrameNumber, OutOfMemory> {
+    let mut allocator = ALLOCATOR.lock();
+    let first = allocator.take_fresh(count)?;
+    allocator.free -= count as usize;
+    for number in first.0..first.0 + count {
+        meta(FrameNumber(number)).refcount.store(1, Ordering::Relaxed);
+    }
+    Ok(first)
+}
+
+/// Frames that are free now, the reserve included.
+pub fn free_frames() -> usize {
+    ALLOCATOR.lock().free
+}
+
+/// Frames that the allocator was given.
+pub fn total_frames() -> usize {
+    TOTAL.load(Ordering::Relaxed)
+}

@@ -1,0 +1,96 @@
+//! siginfo: where a signal came from, and its form in user memory (`sigaction(2)`, `include/uapi/asm-generic/siginfo.h`).
+
+use super::set::Signal;
+
+/// Values of `si_code` (`SI_USER` and the like are for any signal, the others belong to one).
+pub mod code {
+    pub const SI_USER: i32 = 0;
+    pub const SI_KERNEL: i32 = 0x80;
+    pub const SI_QUEUE: i32 = -1;
+    pub const SI_TIMER: i32 = -2;
+    pub const SI_TKILL: i32 = -6;
+    pub const ILL_ILLOPN: i32 = 2;
+    pub const FPE_INTDIV: i32 = 1;
+    pub const FPE_FLTDIV: i32 = 3;
+    pub const FPE_FLTOVF: i32 = 4;
+    pub const FPE_FLTUND: i32 = 5;
+    pub const FPE_FLTRES: i32 = 6;
+    pub const FPE_FLTINV: i32 = 7;
+    pub const SEGV_MAPERR: i32 = 1;
+    pub const SEGV_ACCERR: i32 = 2;
+    pub const BUS_ADRALN: i32 = 1;
+    pub const BUS_ADRERR: i32 = 2;
+    pub const TRAP_BRKPT: i32 = 1;
+    pub const TRAP_TRACE: i32 = 2;
+    pub const TRAP_HWBKPT: i32 = 4;
+    pub const CLD_EXITED: i32 = 1;
+    pub const CLD_KILLED: i32 = 2;
+    pub const CLD_DUMPED: i32 = 3;
+    pub const CLD_STOPPED: i32 = 5;
+    pub const CLD_CONTINUED: i32 = 6;
+}
+
+/// What came with a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SigInfo {
+    pub signal: Signal,
+    pub code: i32,
+    pub detail: Detail,
+}
+
+/// The part of siginfo that depends on the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    None,
+    /// kill(2), tgkill(2) and their kin.
+    Sender { pid: u32, uid: u32 },
+    /// sigqueue(3).
+    Queued { pid: u32, uid: u32, value: u64 },
+    /// A fault: `addr` as the hardware reported it.
+    Fault { addr: usize },
+    /// SIGCHLD. Times in clock ticks of 1/100 s.
+    Child { pid: u32, uid: u32, status: i32, utime: i64, stime: i64 },
+}
+
+/// Size of siginfo_t.
+pub const SIGINFO_SIZE: usize = 128;
+
+impl SigInfo {
+    /// A signal sent by the kernel itself, with nothing more to say.
+    pub const fn kernel(signal: Signal) -> SigInfo {
+        SigInfo { signal, code: code::SI_KERNEL, detail: Detail::None }
+    }
+
+    pub const fn fault(signal: Signal, code: i32, addr: usize) -> SigInfo {
+        SigInfo { signal, code, detail: Detail::Fault { addr } }
+    }
+
+    /// The 128 bytes that user code sees; all padding is zero.
+    pub fn to_abi(&self) -> [u8; SIGINFO_SIZE] {
+        let mut bytes = [0; SIGINFO_SIZE];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, &(self.signal.number() as i32).to_ne_bytes());
+        put(8, &self.code.to_ne_bytes());
+        match self.detail {
+            Detail::None => {}
+            Detail::Sender { pid, uid } => {
+                put(16, &pid.to_ne_bytes());
+                put(20, &uid.to_ne_bytes());
+            }
+            Detail::Queued { pid, uid, value } => {
+                put(16, &pid.to_ne_bytes());
+                put(20, &uid.to_ne_bytes());
+                put(24, &value.to_ne_bytes());
+            }
+            Detail::Fault { addr } => put(16, &addr.to_ne_bytes()),
+            Detail::Child { pid, uid, status, utime, stime } => {
+                put(16, &pid.to_ne_bytes());
+                put(20, &uid.to_ne_bytes());
+                put(24, &status.to_ne_bytes());
+                put(32, &utime.to_ne_bytes());
+                put(40, &stime.to_ne_bytes());
+            }
+        }
+        bytes
+    }
+}

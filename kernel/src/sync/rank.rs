@@ -1,0 +1,69 @@
+//! Lock ranks, outermost first, and the check that they are respected.
+//!
+//! Spin locks are never held across a context switch, so a CPU's held ranks are one bit set; `sched` asserts that it is
+//! empty when it switches. Sleeping locks are counted per thread. Two locks of one rank are never held together.
+
+#[cfg(debug_assertions)]
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// A lock's place in the order; smaller is further out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(u8);
+
+pub const PROCESS_TABLE: Rank = Rank(2);
+/// File tables, open files, directories, pipes.
+pub const FILES: Rank = Rank(4);
+pub const MMAP_LOCK: Rank = Rank(6);
+pub const VMA: Rank = Rank(8);
+/// Page cache trees and the state of a page.
+pub const PAGE: Rank = Rank(10);
+pub const PAGE_TABLE: Rank = Rank(12);
+pub const SIGNAL: Rank = Rank(14);
+/// Timer queue.
+pub const TIMER: Rank = Rank(16);
+/// A wait queue's list.
+pub const WAIT_QUEUE: Rank = Rank(18);
+pub const RUN_QUEUE: Rank = Rank(20);
+/// Drivers' own state.
+pub const DEVICE: Rank = Rank(22);
+/// Kernel heap and kernel mappings.
+pub const HEAP: Rank = Rank(26);
+/// Frame allocator.
+pub const FRAMES: Rank = Rank(28);
+/// The log, which everybody may write to.
+pub const LOG: Rank = Rank(30);
+
+/// Ranks of the spin locks that this CPU holds, one bit each.
+#[cfg(debug_assertions)]
+static HELD: AtomicU32 = AtomicU32::new(0);
+
+/// Notes that a spin lock of `rank` is being taken. Panics in debug builds if the order is broken.
+#[inline]
+#[track_caller]
+pub(super) fn acquire(rank: Rank) {
+    #[cfg(all(debug_assertions, target_os = "none"))]
+    {
+        let held = HELD.fetch_or(1 << rank.0, Ordering::Relaxed);
+        assert!(held >> rank.0 == 0, "lock of {rank:?} taken while holding {held:#x}");
+    }
+    let _ = rank;
+}
+
+/// Notes that a spin lock of `rank` was released.
+#[inline]
+pub(super) fn release(rank: Rank) {
+    #[cfg(all(debug_assertions, target_os = "none"))]
+    HELD.fetch_and(!(1 << rank.0), Ordering::Relaxed);
+    let _ = rank;
+}
+
+/// Asserts in debug builds that this CPU holds no spin lock, as before every sleep.
+#[inline]
+#[track_caller]
+pub fn assert_none_held() {
+    #[cfg(all(debug_assertions, target_os = "none"))]
+    {
+        let held = HELD.load(Ordering::Relaxed);
+        assert!(held == 0, "sleeping with spin locks held: {held:#x}");
+    }
+}

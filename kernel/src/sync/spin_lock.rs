@@ -1,0 +1,133 @@
+//! The two spin locks: `SpinLock`, and `IrqLock` for data that an interrupt handler takes too.
+//!
+//! Both wrap `spin::Mutex`. The kernel is not preempted inside itself, so a `SpinLock` holder is only ever interrupted, never
+//! switched away; nobody sleeps while holding one.
+
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+
+use super::rank::{self, Rank};
+use crate::arch::irq;
+
+/// A spin lock for data that no interrupt handler touches.
+pub struct SpinLock<T> {
+    rank: Rank,
+    inner: spin::mutex::SpinMutex<T>,
+}
+
+/// Access to a [`SpinLock`]'s data.
+#[must_use]
+pub struct SpinLockGuard<'a, T> {
+    rank: Rank,
+    inner: spin::mutex::SpinMutexGuard<'a, T>,
+}
+
+impl<T> SpinLock<T> {
+    pub const fn new(rank: Rank, value: T) -> Self {
+        SpinLock { rank, inner: spin::mutex::SpinMutex::new(value) }
+    }
+
+    /// Waits for the lock. Not from interrupt handlers; locks of this or a greater rank must not be held.
+    #[inline]
+    #[track_caller]
+    pub fn lock(&self) -> SpinLockGuard<'_, T> {
+        rank::acquire(self.rank);
+        SpinLockGuard { rank: self.rank, inner: self.inner.lock() }
+    }
+
+    /// The data, without locking: nobody else can have it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.inner.get_mut()
+    }
+}
+
+impl<T> Drop for SpinLockGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        rank::release(self.rank);
+    }
+}
+
+impl<T> Deref for SpinLockGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for SpinLockGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+/// A spin lock held with interrupts off.
+pub struct IrqLock<T> {
+    rank: Rank,
+    inner: spin::mutex::SpinMutex<T>,
+}
+
+/// Access to an [`IrqLock`]'s data; interrupts return to their former state when it goes.
+#[must_use]
+pub struct IrqLockGuard<'a, T> {
+    rank: Rank,
+    inner: ManuallyDrop<spin::mutex::SpinMutexGuard<'a, T>>,
+    flags: irq::Flags,
+}
+
+impl<T> IrqLock<T> {
+    pub const fn new(rank: Rank, value: T) -> Self {
+        IrqLock { rank, inner: spin::mutex::SpinMutex::new(value) }
+    }
+
+    /// Turns interrupts off and waits for the lock. Locks of this or a greater rank must not be held.
+    #[inline]
+    #[track_caller]
+    pub fn lock(&self) -> IrqLockGuard<'_, T> {
+        let flags = irq::save();
+        rank::acquire(self.rank);
+        IrqLockGuard { rank: self.rank, inner: ManuallyDrop::new(self.inner.lock()), flags }
+    }
+
+    /// The lock if it is free: for reports in a panic, where its holder will never let go.
+    pub fn try_lock(&self) -> Option<IrqLockGuard<'_, T>> {
+        let flags = irq::save();
+        match self.inner.try_lock() {
+            Some(guard) => {
+                rank::acquire(self.rank);
+                Some(IrqLockGuard { rank: self.rank, inner: ManuallyDrop::new(guard), flags })
+            }
+            None => {
+                irq::restore(flags);
+                None
+            }
+        }
+    }
+}
+
+impl<T> Drop for IrqLockGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the guard is dropped once, here; the lock must be free before interrupts come back.
+        unsafe { ManuallyDrop::drop(&mut self.inner) };
+        rank::release(self.rank);
+        irq::restore(self.flags);
+    }
+}
+
+impl<T> Deref for IrqLockGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for IrqLockGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}

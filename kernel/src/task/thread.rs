@@ -1,0 +1,89 @@
+//! A thread: what the scheduler switches between.
+//!
+//! Fields are grouped by who may touch them. The assembly at the user boundary reads `flags`; everything else is reached
+//! through methods.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::process::Process;
+use crate::arch::ThreadState;
+use crate::errno::Result;
+use crate::sched::Entity;
+use crate::signal::ThreadSignals;
+use crate::sync::{IrqLock, rank};
+
+/// Work to do before the thread goes (back) to user mode; bits of [`Thread::flags`].
+pub mod flag {
+    /// A signal may have to be delivered.
+    pub const SIGPENDING: u32 = 1 << 0;
+    /// Another thread wants the CPU.
+    pub const NEED_RESCHED: u32 = 1 << 1;
+    /// All of the above: the exit path calls `exit_to_user_mode` if one is set.
+    pub const EXIT_WORK: u32 = SIGPENDING | NEED_RESCHED;
+}
+
+/// Fault counts of a thread, as in getrusage(2).
+#[derive(Default)]
+pub struct FaultCounts {
+    pub minor: AtomicU64,
+    pub major: AtomicU64,
+}
+
+/// One thread of a process, or a kernel thread.
+pub struct Thread {
+    /// Bits of [`flag`]. First, so that entry code finds it without an offset.
+    pub flags: AtomicU32,
+    pub tid: u32,
+    pub process: Arc<Process>,
+    /// Registers, kernel stack, FPU: the architecture's own.
+    pub arch: ThreadState,
+    /// Run state and queue link: the scheduler's own.
+    pub sched: Entity,
+    /// Mask, private queue, alternate stack. Locked by rank SIGNAL.
+    pub signals: IrqLock<ThreadSignals>,
+    pub faults: FaultCounts,
+    /// Where to write 0 and wake a futex at exit (set_tid_address(2)); 0: nowhere. Only the thread itself uses it.
+    pub clear_child_tid: AtomicU64,
+    /// While not zero, page faults of the kernel on user addresses go to the exception table at once.
+    pub pagefault_disabled: AtomicU32,
+    /// What a kernel thread runs; user threads have none.
+    pub(super) kernel_entry: Option<fn()>,
+}
+
+impl Thread {
+    /// A thread that nobody runs yet.
+    pub(super) fn new(tid: u32, process: Arc<Process>, arch: ThreadState, signals: ThreadSignals, kernel_entry: Option<fn()>) -> Result<Arc<Thread>> {
+        Ok(Arc::try_new(Thread {
+            flags: AtomicU32::new(0),
+            tid,
+            process,
+            arch,
+            sched: Entity::new(),
+            signals: IrqLock::new(rank::SIGNAL, signals),
+            faults: FaultCounts::default(),
+            clear_child_tid: AtomicU64::new(0),
+            pagefault_disabled: AtomicU32::new(0),
+            kernel_entry,
+        })?)
+    }
+
+    #[inline]
+    pub fn set_flag(&self, flag: u32) {
+        self.flags.fetch_or(flag, Ordering::Release);
+    }
+
+    #[inline]
+    pub fn clear_flag(&self, flag: u32) {
+        self.flags.fetch_and(!flag, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn has_flag(&self, flag: u32) -> bool {
+        self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    pub fn is_kernel_thread(&self) -> bool {
+        self.kernel_entry.is_some()
+    }
+}
