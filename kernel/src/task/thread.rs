@@ -19,8 +19,10 @@ pub mod flag {
     pub const SIGPENDING: u32 = 1 << 0;
     /// Another thread wants the CPU.
     pub const NEED_RESCHED: u32 = 1 << 1;
-    /// All of the above: the exit path calls `exit_to_user_mode` if one is set.
+    /// The exit path calls `exit_to_user_mode` if one is set.
     pub const EXIT_WORK: u32 = SIGPENDING | NEED_RESCHED;
+    /// SIGKILL is in the private queue: waits that only fatal signals end are over.
+    pub const FATAL_SIGNAL: u32 = 1 << 2;
 }
 
 /// Fault counts of a thread, as in getrusage(2).

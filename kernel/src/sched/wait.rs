@@ -1,0 +1,205 @@
+//! Wait queues: sleeping until a condition holds, with the lost-wake-up race closed once and for all.
+//!
+//! A waiter first stands in the queue and has its sleeping state set, then looks at the condition, then sleeps; a waker makes
+//! the condition true, then wakes. So either the waiter sees the condition or the waker sees the waiter. Waiters live on
+//! their own stacks: waiting allocates nothing and cannot fail for want of memory.
+//!
+//! Lock rank: WAIT_QUEUE. Waking is allowed from interrupt handlers.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use intrusive_collections::{LinkedList, LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
+
+use super::timer::SleepTimer;
+use super::{State, current, schedule, set_state};
+use crate::arch::time;
+use crate::errno::Errno;
+use crate::sync::{IrqLock, rank};
+use crate::task::Thread;
+
+/// Which signals end a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// Any deliverable signal.
+    Interruptible,
+    /// Only a fatal one.
+    Killable,
+    /// None: for waits whose end is certain and near.
+    Uninterruptible,
+}
+
+impl Sleep {
+    fn state(self) -> State {
+        match self {
+            Sleep::Interruptible => State::Interruptible,
+            Sleep::Killable => State::Killable,
+            Sleep::Uninterruptible => State::Uninterruptible,
+        }
+    }
+
+    /// Whether a pending signal ends this kind of wait of the current thread.
+    fn is_interrupted(self) -> bool {
+        match self {
+            Sleep::Interruptible => crate::signal::signal_pending(&current()),
+            Sleep::Killable => crate::signal::fatal_signal_pending(&current()),
+            Sleep::Uninterruptible => false,
+        }
+    }
+}
+
+/// A signal ended the wait. As an error number: restart the call (`ERESTARTSYS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted;
+
+impl From<Interrupted> for Errno {
+    fn from(_: Interrupted) -> Errno {
+        Errno::ERESTARTSYS
+    }
+}
+
+/// How a wait with a deadline ended without its condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotYet {
+    Interrupted,
+    TimedOut,
+}
+
+struct Waiter {
+    link: LinkedListAtomicLink,
+    thread: Arc<Thread>,
+    /// Set when a waker took the waiter out of the queue.
+    woken: AtomicBool,
+}
+
+intrusive_adapter!(WaiterAdapter = UnsafeRef<Waiter>: Waiter { link => LinkedListAtomicLink });
+
+/// Threads that wait for one thing.
+pub struct WaitQueue {
+    waiters: IrqLock<LinkedList<WaiterAdapter>>,
+}
+
+impl WaitQueue {
+    pub const fn new() -> WaitQueue {
+        WaitQueue { waiters: IrqLock::new(rank::WAIT_QUEUE, LinkedList::new(WaiterAdapter::NEW)) }
+    }
+
+    /// Waits until `condition` gives a value. The condition is looked at first, so a wait that is over does not sleep and is
+    /// not interrupted. It must not sleep itself, and may take locks of rank up to WAIT_QUEUE's. No spin lock may be held.
+    pub fn wait_until<R>(&self, sleep: Sleep, mut condition: impl FnMut() -> Option<R>) -> Result<R, Interrupted> {
+        if let Some(value) = condition() {
+            return Ok(value);
+        }
+        let waiter = Waiter {
+            link: LinkedListAtomicLink::new(),
+            thread: current().arc(),
+            woken: AtomicBool::new(false),
+        };
+        let queued = Queued::new(self, &waiter);
+        loop {
+            queued.enqueue();
+            set_state(sleep.state());
+            if let Some(value) = condition() {
+                return Ok(value);
+            }
+            if sleep.is_interrupted() {
+                return Err(Interrupted);
+            }
+            schedule();
+        }
+    }
+
+    /// As [`WaitQueue::wait_until`], at most until `deadline_ns` (as [`time::now_ns`]; `None`: for ever).
+    pub fn wait_until_deadline<R>(
+        &self,
+        sleep: Sleep,
+        deadline_ns: Option<u64>,
+        mut condition: impl FnMut() -> Option<R>,
+    ) -> Result<R, NotYet> {
+        let Some(deadline) = deadline_ns else {
+            return self.wait_until(sleep, condition).map_err(|Interrupted| NotYet::Interrupted);
+        };
+        let timer = SleepTimer::new(deadline, current().arc());
+        let armed = timer.arm();
+        let outcome = self.wait_until(sleep, || match condition() {
+            Some(value) => Some(Ok(value)),
+            None if time::now_ns() >= deadline => Some(Err(NotYet::TimedOut)),
+            None => None,
+        });
+        drop(armed);
+        outcome.unwrap_or(Err(NotYet::Interrupted))
+    }
+
+    /// Wakes every waiter to look at its condition.
+    pub fn wake_all(&self) {
+        let mut waiters = self.waiters.lock();
+        while let Some(waiter) = waiters.pop_front() {
+            waiter.woken.store(true, Ordering::Relaxed);
+            super::wake(&waiter.thread);
+        }
+    }
+
+    /// Wakes the waiter that has waited longest.
+    pub fn wake_one(&self) {
+        let mut waiters = self.waiters.lock();
+        while let Some(waiter) = waiters.pop_front() {
+            waiter.woken.store(true, Ordering::Relaxed);
+            if super::wake(&waiter.thread) {
+                return;
+            }
+        }
+    }
+
+    /// Whether nobody waits: a hint, true or not a moment later.
+    pub fn is_empty(&self) -> bool {
+        self.waiters.lock().is_empty()
+    }
+}
+
+impl Default for WaitQueue {
+    fn default() -> Self {
+        WaitQueue::new()
+    }
+}
+
+/// A waiter's stay in the queue; ends it, and the sleeping state, when it goes.
+struct Queued<'a> {
+    queue: &'a WaitQueue,
+    waiter: &'a Waiter,
+}
+
+impl<'a> Queued<'a> {
+    fn new(queue: &'a WaitQueue, waiter: &'a Waiter) -> Self {
+        Queued { queue, waiter }
+    }
+
+    /// Stands in the queue, again if a waker took the waiter out.
+    fn enqueue(&self) {
+        let mut waiters = self.queue.waiters.lock();
+        if !self.waiter.link.is_linked() {
+            self.waiter.woken.store(false, Ordering::Relaxed);
+            // SAFETY: the waiter outlives `self`, whose drop takes it out of the list under the same lock.
+            waiters.push_back(unsafe { UnsafeRef::from_raw(self.waiter) });
+        }
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        set_state(State::Runnable);
+        let mut waiters = self.queue.waiters.lock();
+        if self.waiter.link.is_linked() {
+            // SAFETY: the waiter is linked in this very list, the only one it is ever put into.
+            unsafe { waiters.cursor_mut_from_ptr(self.waiter) }.remove();
+        }
+    }
+}
+
+/// Sleeps until `deadline_ns` or a signal that ends the sleep.
+pub fn sleep_until(sleep: Sleep, deadline_ns: u64) -> Result<(), Interrupted> {
+    let nobody_wakes = WaitQueue::new();
+    match nobody_wakes.wait_until_deadline(sleep, Some(deadline_ns), || None::<()>) {
+        Ok(()) | Err(NotYet::TimedOut) => Ok(()),
+        Err(NotYet::Interrupted) => Err(Interrupted),
+    }
+}
