@@ -101,8 +101,8 @@ pub use imp::{copy_frame, frame_ptr, zero_frame};
 pub use imp::{BadFrame, RestoredFrame, min_frame_size, restore_frame, setup_frame};
 
 /// Interrupts of this CPU. `fn save() -> Flags` (disables, returns the old state) · `fn restore(Flags)` · `fn enable()` ·
-/// `fn enabled() -> bool` · `fn wait()`: sleeps until an interrupt; called with interrupts off, returns with them off again after
-/// they were taken · `fn register(line: u8, handler: fn())`: a device's handler, called with interrupts off; also unmasks the line.
+/// `fn enabled() -> bool` · `fn wait() -> bool`: sleeps until an interrupt; called with interrupts off, returns with them off again
+/// after they were taken; false if nothing can ever happen any more (never on hardware) · `fn register(line: u8, handler: fn())`: a device's handler, called with interrupts off; also unmasks the line.
 pub use imp::irq;
 
 /// Clocks. `fn now_ns() -> u64`: monotonic nanoseconds since boot · `fn wall_clock_offset_ns() -> u64`: what added to it gives the

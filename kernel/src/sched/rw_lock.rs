@@ -63,19 +63,30 @@ impl<T> RwSleepLock<T> {
 
     #[cold]
     fn read_slow(&self, sleep: Sleep) -> Result<RwSleepReadGuard<'_, T>, Interrupted> {
-        self.waiters.wait_until(sleep, || self.try_read().or_else(|| self.mark_contended()))
+        self.waiters.wait_until(sleep, || self.acquire_or_mark(|| self.try_read()))
     }
 
-    /// Notes that somebody waits, unless the lock came free meanwhile: then tries once more.
-    fn mark_contended<R>(&self) -> Option<R> {
-        let mut state = self.state.load(Ordering::Relaxed);
-        while state & (WRITER | READERS) != 0 && state & CONTENDED == 0 {
-            match self.state.compare_exchange_weak(state, state | CONTENDED, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(seen) => state = seen,
+    /// Tries until it succeeds or has left the mark that makes the holder wake the waiters.
+    fn acquire_or_mark<R>(&self, acquire: impl Fn() -> Option<R>) -> Option<R> {
+        loop {
+            if let Some(acquired) = acquire() {
+                return Some(acquired);
+            }
+            let state = self.state.load(Ordering::Relaxed);
+            let held = state & (WRITER | READERS) != 0;
+            let marked = state & CONTENDED != 0
+                || self
+                    .state
+                    .compare_exchange(state, state | CONTENDED, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok();
+            if held && marked {
+                return None;
+            }
+            if !held {
+                // Free but marked: whoever released it is about to take the mark away, or nobody is left to.
+                self.state.fetch_and(!CONTENDED, Ordering::Relaxed);
             }
         }
-        None
     }
 
     fn try_acquire_write(&self) -> Option<()> {
@@ -91,7 +102,7 @@ impl<T> RwSleepLock<T> {
 
     /// Waits for exclusive access; a signal of the kind ends the wait.
     pub fn write(&self, sleep: Sleep) -> Result<RwSleepWriteGuard<'_, T>, Interrupted> {
-        let waited = self.waiters.wait_until(sleep, || self.try_acquire_write().or_else(|| self.mark_contended()));
+        let waited = self.waiters.wait_until(sleep, || self.acquire_or_mark(|| self.try_acquire_write()));
         if waited.is_err() {
             // Whoever was kept out by this waiter's mark must look again.
             self.state.fetch_and(!CONTENDED, Ordering::Relaxed);

@@ -1,0 +1,162 @@
+//! The index of a file's pages: a radix tree whose nodes are frames of 512 entries.
+//!
+//! Lookup and insertion cost the height of the tree (at most six levels for any file offset) and take memory only from the
+//! frame allocator. An entry is 0 for nothing, or the frame number plus one, and owns a reference of the frame.
+
+use crate::arch;
+use crate::errno::OutOfMemory;
+use crate::mm::frame::{Frame, FrameNumber, Purpose};
+
+const BITS: u32 = 9;
+const ENTRIES: usize = 1 << BITS;
+
+/// One node: a frame used as a table.
+struct Node(Frame);
+
+impl Node {
+    fn new() -> Result<Node, OutOfMemory> {
+        Frame::alloc_zeroed(Purpose::User).map(Node)
+    }
+
+    fn entry(&mut self, slot: usize) -> &mut u64 {
+        debug_assert!(slot < ENTRIES);
+        // SAFETY: the node's frame is owned by the tree alone, which is borrowed mutably through `self`; the slot is below 512.
+        unsafe { &mut *arch::frame_ptr(self.0.number()).cast::<u64>().add(slot % ENTRIES) }
+    }
+}
+
+fn encode(frame: Frame) -> u64 {
+    frame.into_raw().0 as u64 + 1
+}
+
+fn number_in(entry: u64) -> Option<FrameNumber> {
+    entry.checked_sub(1).map(|number| FrameNumber(number as u32))
+}
+
+/// Takes over the reference in an entry, leaving nothing.
+fn take(entry: &mut u64) -> Option<Frame> {
+    let number = number_in(core::mem::take(entry))?;
+    // SAFETY: the entry owned a reference by `encode`, and it was just cleared.
+    Some(unsafe { Frame::from_raw(number) })
+}
+
+/// Runs `f` on the child node in `entry`, which is not empty and keeps its reference.
+fn with_child<R>(entry: &mut u64, f: impl FnOnce(&mut Node) -> R) -> R {
+    let mut node = Node(take(entry).expect("an inner entry"));
+    let result = f(&mut node);
+    *entry = encode(node.0);
+    result
+}
+
+/// A map from page index to frame.
+pub struct FrameTree {
+    root: u64,
+    /// Levels of nodes; 0: the root entry is the page at index 0.
+    height: u32,
+}
+
+impl FrameTree {
+    pub const fn new() -> FrameTree {
+        FrameTree { root: 0, height: 0 }
+    }
+
+    fn covers(&self, index: u64) -> bool {
+        index.checked_shr(self.height * BITS).unwrap_or(0) == 0
+    }
+
+    /// The page at `index`; the tree keeps its reference.
+    pub fn get(&self, index: u64) -> Option<FrameNumber> {
+        if !self.covers(index) {
+            return None;
+        }
+        let mut number = number_in(self.root)?;
+        for level in (0..self.height).rev() {
+            let slot = (index >> (level * BITS)) as usize % ENTRIES;
+            // SAFETY: inner entries are the tree's own nodes, and nobody changes them while `self` is borrowed; the slot is below
+            // 512.
+            number = number_in(unsafe { *arch::frame_ptr(number).cast::<u64>().add(slot) })?;
+        }
+        Some(number)
+    }
+
+    /// Puts a page where there is none.
+    pub fn insert(&mut self, index: u64, page: Frame) -> Result<(), OutOfMemory> {
+        while !self.covers(index) {
+            if self.root != 0 {
+                let mut node = Node::new()?;
+                *node.entry(0) = core::mem::take(&mut self.root);
+                self.root = encode(node.0);
+            }
+            self.height += 1;
+        }
+        insert_below(&mut self.root, self.height, index, page)
+    }
+
+    /// Takes the page at `index` out. Nodes stay for the next one.
+    pub fn remove(&mut self, index: u64) -> Option<Frame> {
+        if !self.covers(index) || self.root == 0 {
+            return None;
+        }
+        remove_below(&mut self.root, self.height, index)
+    }
+
+    /// Drops every page for which `keep` is false; returns how many.
+    pub fn retain(&mut self, mut keep: impl FnMut(FrameNumber) -> bool) -> usize {
+        retain_below(&mut self.root, self.height, &mut keep)
+    }
+}
+
+impl Default for FrameTree {
+    fn default() -> Self {
+        FrameTree::new()
+    }
+}
+
+impl Drop for FrameTree {
+    fn drop(&mut self) {
+        self.retain(|_| false);
+        // All pages and inner nodes are gone but the root node, if there is one.
+        drop(take(&mut self.root));
+    }
+}
+
+fn insert_below(entry: &mut u64, height: u32, index: u64, page: Frame) -> Result<(), OutOfMemory> {
+    if height == 0 {
+        debug_assert_eq!(*entry, 0, "page {index} is there already");
+        drop(take(entry));
+        *entry = encode(page);
+        return Ok(());
+    }
+    if *entry == 0 {
+        *entry = encode(Node::new()?.0);
+    }
+    let slot = (index >> ((height - 1) * BITS)) as usize % ENTRIES;
+    with_child(entry, |node| insert_below(node.entry(slot), height - 1, index, page))
+}
+
+fn remove_below(entry: &mut u64, height: u32, index: u64) -> Option<Frame> {
+    if height == 0 || *entry == 0 {
+        return take(entry);
+    }
+    let slot = (index >> ((height - 1) * BITS)) as usize % ENTRIES;
+    with_child(entry, |node| remove_below(node.entry(slot), height - 1, index))
+}
+
+fn retain_below(entry: &mut u64, height: u32, keep: &mut dyn FnMut(FrameNumber) -> bool) -> usize {
+    let Some(number) = number_in(*entry) else { return 0 };
+    if height == 0 {
+        if keep(number) {
+            return 0;
+        }
+        drop(take(entry));
+        return 1;
+    }
+    let (dropped, empty) = with_child(entry, |node| {
+        let dropped = (0..ENTRIES).map(|slot| retain_below(node.entry(slot), height - 1, keep)).sum();
+        (dropped, (0..ENTRIES).all(|slot| *node.entry(slot) == 0))
+    });
+    if empty {
+        drop(take(entry));
+    }
+    dropped
+}
