@@ -55,10 +55,28 @@ pub struct Mapping {
 pub enum Lookup {
     /// Up to date.
     Ready(Frame),
-    /// Being read.
-    Busy(Frame),
+    /// Being read, or about to be.
+    Busy(Wait),
     /// Its last read failed; it is out of the cache now.
     Failed,
+}
+
+/// What has to come to pass before another look is worth it. Owned by nobody's fault: leaving it undoes nothing.
+pub enum Wait {
+    /// The page is read.
+    Page(Frame),
+    /// The worker has a place in its queue.
+    Place(reader::Place),
+}
+
+impl Wait {
+    /// Waits. The caller holds neither `mmap_lock` nor a spin lock.
+    pub fn wait(&self, sleep: Sleep) -> core::result::Result<(), Interrupted> {
+        match self {
+            Wait::Page(page) => wait_unlocked(page.number(), sleep),
+            Wait::Place(place) => place.wait(sleep),
+        }
+    }
 }
 
 impl Mapping {
@@ -99,7 +117,7 @@ impl Mapping {
             }
             // SAFETY: the tree holds a reference, under its lock.
             let page = unsafe { Frame::share(found) };
-            return Ok(if state & page_state::UPTODATE != 0 { Lookup::Ready(page) } else { Lookup::Busy(page) });
+            return Ok(if state & page_state::UPTODATE != 0 { Lookup::Ready(page) } else { Lookup::Busy(Wait::Page(page)) });
         }
         if self.backing.is_none() {
             let page = Frame::alloc_zeroed(Purpose::User)?;
@@ -111,11 +129,15 @@ impl Mapping {
         frame::meta(page.number()).state.store(page_state::LOCKED, Ordering::Relaxed);
         pages.insert(index, page.clone())?;
         drop(pages);
-        if !reader::submit(self, index, &page) {
-            // The queue is full: whoever waits for the page tries again then.
-            fail_to_start(self, index, &page);
-        }
-        Ok(Lookup::Busy(page))
+        Ok(Lookup::Busy(match reader::submit(self, index, &page) {
+            Ok(()) => Wait::Page(page),
+            Err(full) => {
+                // As if it had never been in the cache: whoever found it there looks again.
+                drop(self.pages.lock().remove(index));
+                unlock(page.number(), 0);
+                Wait::Place(full)
+            }
+        }))
     }
 
     /// The page at `index`, up to date: waits for it. `EIO` if it cannot be read.
@@ -124,7 +146,7 @@ impl Mapping {
             match self.lookup(index)? {
                 Lookup::Ready(page) => return Ok(page),
                 Lookup::Failed => return Err(Errno::EIO),
-                Lookup::Busy(page) => wait_unlocked(page.number(), sleep)?,
+                Lookup::Busy(wait) => wait.wait(sleep)?,
             }
         }
     }
@@ -174,12 +196,6 @@ fn copy_from_page(page: &Frame, offset: usize, buf: &mut [u8]) {
     unsafe { core::ptr::copy_nonoverlapping(arch::frame_ptr(page.number()).add(offset), buf.as_mut_ptr(), buf.len()) };
 }
 
-/// A page whose read could not be queued is as if it had never been in the cache.
-fn fail_to_start(mapping: &Mapping, index: u64, page: &Frame) {
-    drop(mapping.pages.lock().remove(index));
-    unlock(page.number(), 0);
-}
-
 const WAIT_QUEUES: usize = 64;
 
 /// Waiters for pages; pages share a queue by their number, and waiters look at their own page again when woken.
@@ -189,8 +205,8 @@ fn queue_of(page: FrameNumber) -> &'static WaitQueue {
     &QUEUES[page.0 as usize % WAIT_QUEUES]
 }
 
-/// Waits until a page is not being read any more. The caller holds a reference of it, and neither `mmap_lock` nor a spin lock.
-pub fn wait_unlocked(page: FrameNumber, sleep: Sleep) -> core::result::Result<(), Interrupted> {
+/// Waits until a page, of which the caller holds a reference, is not being read any more.
+fn wait_unlocked(page: FrameNumber, sleep: Sleep) -> core::result::Result<(), Interrupted> {
     let meta = frame::meta(page);
     queue_of(page).wait_until(sleep, || (meta.state.load(Ordering::Acquire) & page_state::LOCKED == 0).then_some(()))
 }

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use super::Mapping;
 use crate::errno::Result;
 use crate::mm::frame::Frame;
-use crate::sched::{Sleep, WaitQueue};
+use crate::sched::{Interrupted, Sleep, WaitQueue};
 use crate::sync::{SpinLock, rank};
 
 const CAPACITY: usize = 128;
@@ -31,6 +31,7 @@ struct Ring {
 struct Worker {
     ring: SpinLock<Ring>,
     work: WaitQueue,
+    space: WaitQueue,
 }
 
 impl Worker {
@@ -39,6 +40,7 @@ impl Worker {
             // Taken while no tree is locked, so that the rank may be the same.
             ring: SpinLock::new(rank::PAGE, Ring { slots: [const { None }; CAPACITY], first: 0, len: 0 }),
             work: WaitQueue::new(),
+            space: WaitQueue::new(),
         }
     }
 
@@ -61,6 +63,8 @@ impl Worker {
         let request = ring.slots[first].take()?;
         ring.first = (first + 1) % CAPACITY;
         ring.len -= 1;
+        drop(ring);
+        self.space.wake_all();
         Some(request)
     }
 
@@ -76,11 +80,21 @@ impl Worker {
 static PROMPT: Worker = Worker::new();
 static DELAYED: Worker = Worker::new();
 
-/// Queues the read of a locked page; false if there is no place.
-pub(super) fn submit(mapping: &Arc<Mapping>, index: u64, page: &Frame) -> bool {
+/// A worker whose queue was full.
+pub struct Place(&'static Worker);
+
+impl Place {
+    pub(super) fn wait(&self, sleep: Sleep) -> core::result::Result<(), Interrupted> {
+        self.0.space.wait_until(sleep, || (self.0.ring.lock().len < CAPACITY).then_some(()))
+    }
+}
+
+/// Queues the read of a locked page, or says what to wait for if there is no place.
+pub(super) fn submit(mapping: &Arc<Mapping>, index: u64, page: &Frame) -> core::result::Result<(), Place> {
     let delayed = mapping.backing.as_ref().is_some_and(|backing| backing.delay_ns() > 0);
     let worker = if delayed { &DELAYED } else { &PROMPT };
-    worker.push(Request { mapping: mapping.clone(), index, page: page.clone() })
+    let queued = worker.push(Request { mapping: mapping.clone(), index, page: page.clone() });
+    queued.then_some(()).ok_or(Place(worker))
 }
 
 /// Starts the threads; once, at bring-up.
