@@ -56,13 +56,14 @@ struct Allocator {
 static META: AtomicPtr<FrameMeta> = AtomicPtr::new(core::ptr::null_mut());
 static META_LEN: AtomicUsize = AtomicUsize::new(0);
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
+static ZERO_PAGE: AtomicU32 = AtomicU32::new(NONE);
 static ALLOCATOR: SpinLock<Allocator> = SpinLock::new(
     rank::FRAMES,
     Allocator { free_head: NONE, free: 0, regions: [const { 0..0 }; MAX_REGIONS], current: 0 },
 );
 
 /// Hands usable memory to the allocator: `regions` of frame numbers (surplus ones beyond 32 are left unused), and the
-/// metadata array that covers all of them.
+/// metadata array that covers all of them. The direct map is in place.
 ///
 /// # Safety
 /// The frames are unused and readable and writable through the direct map from now on; nobody holds a [`Frame`] of an earlier
@@ -78,6 +79,9 @@ pub unsafe fn init(regions: impl Iterator<Item = Range<u32>>, meta: &'static mut
     TOTAL.store(allocator.free, Ordering::Relaxed);
     META_LEN.store(meta.len(), Ordering::Relaxed);
     META.store(meta.as_mut_ptr(), Ordering::Release);
+    drop(allocator);
+    let zero = Frame::alloc_zeroed(Purpose::Kernel).expect("memory at boot");
+    ZERO_PAGE.store(zero.into_raw().0, Ordering::Relaxed);
 }
 
 /// Metadata of a frame that the allocator manages. Panics on any other number: that is a kernel bug.
@@ -211,6 +215,12 @@ impl Allocator {
         self.free_head = number.0;
         self.free += 1;
     }
+}
+
+/// The page of zeros that all untouched memory shares. Never freed.
+#[inline]
+pub fn zero_page() -> FrameNumber {
+    FrameNumber(ZERO_PAGE.load(Ordering::Relaxed))
 }
 
 /// `count` physically adjacent frames with undefined contents, never freed: for devices at boot. They come from memory that

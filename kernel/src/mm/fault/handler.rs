@@ -1,0 +1,211 @@
+//! `handle_mm_fault`: makes one page-table entry agree with its area, or says why it cannot.
+//!
+//! Invariant: the page-table lock is held while an entry is looked at and changed, and never while memory is cleared, copied or
+//! waited for; after it was released the entry is looked at again. `mmap_lock` is released only to wait, and only where the flags
+//! allow a retry.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use super::outcome::{FaultError, FaultOutcome};
+use super::{FaultFlags, VmFault};
+use crate::arch;
+use crate::errno::OutOfMemory;
+use crate::mm::addr::VirtAddr;
+use crate::mm::frame::{Frame, FrameNumber, Purpose};
+use crate::mm::page_cache::{Lookup, Wait};
+use crate::mm::pte::{Pte, PteFlags};
+use crate::mm::space::{Mm, MmapReadGuard};
+use crate::mm::vma::{Source, Vma};
+use crate::sched::{Sleep, current};
+use crate::trace;
+
+/// An area, and the read side of `mmap_lock` that keeps it what it is.
+pub struct LockedVma<'mm> {
+    mm: &'mm Mm,
+    guard: MmapReadGuard<'mm>,
+    vma: Arc<Vma>,
+}
+
+impl<'mm> LockedVma<'mm> {
+    pub(super) fn new(mm: &'mm Mm, guard: MmapReadGuard<'mm>, vma: Arc<Vma>) -> Self {
+        LockedVma { mm, guard, vma }
+    }
+}
+
+/// One way in which a step of the handler ends; what it means for the lock is decided in one place.
+enum Step {
+    Done,
+    Failed(FaultError),
+    /// The page is being read.
+    Blocked(Wait),
+}
+
+impl From<OutOfMemory> for Step {
+    fn from(_: OutOfMemory) -> Step {
+        Step::Failed(FaultError::OutOfMemory)
+    }
+}
+
+/// Resolves a fault at `address`, which the area permits. May sleep after releasing the lock if `flags` allow a retry; from the
+/// second round on (TRIED) it waits for a page with the lock held, so that it makes progress against those who change the address
+/// space. Faults are counted here, but not those that are tried again.
+pub fn handle_mm_fault<'mm>(locked: LockedVma<'mm>, address: VirtAddr, flags: FaultFlags) -> FaultOutcome<'mm> {
+    let LockedVma { mm, guard, vma } = locked;
+    let outcome = match handle_pte_fault(mm, &vma, address.page(), flags) {
+        Step::Done => FaultOutcome::done(guard),
+        Step::Failed(error) => FaultOutcome::error(error, guard),
+        Step::Blocked(wait) => wait_for_page(guard, wait, flags),
+    };
+    account(outcome.flags(), flags);
+    outcome
+}
+
+/// Waits, as the flags say: what is waited for belongs to the page, so whatever ends the wait loses nothing.
+fn wait_for_page(guard: MmapReadGuard<'_>, wait: Wait, flags: FaultFlags) -> FaultOutcome<'_> {
+    let sleep = if flags.contains(FaultFlags::INTERRUPTIBLE) { Sleep::Interruptible } else { Sleep::Killable };
+    let held = flags.contains(FaultFlags::TRIED).then_some(guard);
+    // Interrupted or not, the round is over: the signal check or the next round finds out.
+    let _ = wait.wait(sleep);
+    drop(held);
+    FaultOutcome::retry().major()
+}
+
+fn account(outcome: VmFault, flags: FaultFlags) {
+    if outcome.contains(VmFault::RETRY) {
+        trace::RETRIES.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    if outcome.intersects(VmFault::ERROR) {
+        return;
+    }
+    let thread = current();
+    if outcome.contains(VmFault::MAJOR) || flags.contains(FaultFlags::TRIED) {
+        thread.faults.major.fetch_add(1, Ordering::Relaxed);
+        trace::FAULTS_MAJOR.fetch_add(1, Ordering::Relaxed);
+    } else {
+        thread.faults.minor.fetch_add(1, Ordering::Relaxed);
+        trace::FAULTS_MINOR.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> Step {
+    let write = flags.contains(FaultFlags::WRITE);
+    let mut table = mm.page_table.lock();
+    let Some(pte) = table.get(page) else {
+        drop(table);
+        return match &vma.source {
+            None => anonymous_fault(mm, vma, page, write),
+            Some(source) => file_fault(mm, vma, source, page, write),
+        };
+    };
+    if !write || pte.flags.contains(PteFlags::WRITE) {
+        // Somebody else was faster, or the translation that faulted was stale.
+        table.set_flags(page, pte.flags | PteFlags::ACCESSED).flush();
+        return Step::Done;
+    }
+    if vma.is_cow() && !reusable(pte) {
+        // SAFETY: the entry holds a reference under the page-table lock, or the frame is the zero page, which is never freed.
+        let old = unsafe { Frame::share(pte.frame) };
+        drop(table);
+        return copy_on_write(mm, vma, page, pte, old);
+    }
+    table.set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY).flush();
+    Step::Done
+}
+
+/// Whether a private page may be written as it is: only its entry refers to it. A page of the page cache has the cache's reference.
+fn reusable(pte: Pte) -> bool {
+    !pte.flags.contains(PteFlags::SPECIAL) && Frame::is_unique(pte.frame)
+}
+
+/// Private memory that was never touched: zeros. Reading gets the shared zero page.
+fn anonymous_fault(mm: &Mm, vma: &Vma, page: VirtAddr, write: bool) -> Step {
+    if write {
+        return match Frame::alloc_zeroed(Purpose::User) {
+            Ok(frame) => install(mm, page, frame, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY),
+            Err(oom) => oom.into(),
+        };
+    }
+    let flags = (vma.pte_flags() - PteFlags::WRITE) | PteFlags::ACCESSED | PteFlags::SPECIAL;
+    let mut table = mm.page_table.lock();
+    if table.get(page).is_some() {
+        return Step::Done;
+    }
+    match table.map_special(page, zero_page(), flags) {
+        Ok(()) => Step::Done,
+        Err(oom) => oom.into(),
+    }
+}
+
+/// A page of a file or of shared memory.
+fn file_fault(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr, write: bool) -> Step {
+    let index = vma.page_index_of(page).filter(|&index| index < source.mapping.pages());
+    let Some(index) = index else { return Step::Failed(FaultError::Bus) };
+    let cached = match source.mapping.lookup(index) {
+        Ok(Lookup::Ready(cached)) => cached,
+        Ok(Lookup::Busy(wait)) => return Step::Blocked(wait),
+        Ok(Lookup::Failed) => return Step::Failed(FaultError::Bus),
+        Err(oom) => return oom.into(),
+    };
+    let flags = vma.pte_flags() | PteFlags::ACCESSED;
+    if vma.is_shared() {
+        return install(mm, page, cached, flags);
+    }
+    if !write {
+        return install(mm, page, cached, flags - PteFlags::WRITE);
+    }
+    match copy_of(&cached) {
+        Ok(copy) => install(mm, page, copy, flags | PteFlags::DIRTY),
+        Err(oom) => oom.into(),
+    }
+}
+
+/// A private page that others still refer to: its owner gets a copy.
+fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> Step {
+    let special = seen.flags.contains(PteFlags::SPECIAL);
+    let copy = if special { Frame::alloc_zeroed(Purpose::User) } else { copy_of(&old) };
+    let copy = match copy {
+        Ok(copy) => copy,
+        Err(oom) => return oom.into(),
+    };
+    let mut table = mm.page_table.lock();
+    // The reference in `old` kept the frame from being reused, so the same number means the same page.
+    if table.get(page).is_some_and(|now| now.frame == seen.frame && !now.flags.contains(PteFlags::WRITE)) {
+        let flags = vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY;
+        let (replaced, flush) = table.replace(page, copy, flags);
+        flush.flush();
+        drop(table);
+        drop(replaced);
+        if special {
+            mm.add_resident(1);
+        }
+    }
+    Step::Done
+}
+
+fn copy_of(frame: &Frame) -> Result<Frame, OutOfMemory> {
+    let copy = Frame::alloc(Purpose::User)?;
+    arch::copy_frame(frame.number(), copy.number());
+    Ok(copy)
+}
+
+/// Fills an empty entry; if somebody else filled it meanwhile, that is as good.
+fn install(mm: &Mm, page: VirtAddr, frame: Frame, flags: PteFlags) -> Step {
+    let mut table = mm.page_table.lock();
+    if table.get(page).is_some() {
+        return Step::Done;
+    }
+    match table.map(page, frame, flags) {
+        Ok(()) => {
+            mm.add_resident(1);
+            Step::Done
+        }
+        Err((oom, _frame)) => oom.into(),
+    }
+}
+
+/// The page of zeros that all untouched memory shares.
+fn zero_page() -> FrameNumber {
+    crate::mm::frame::zero_page()
+}

@@ -1,0 +1,149 @@
+//! The page fault path: from a decoded fault to a verdict.
+//!
+//! [`handle_page_fault`] is the generic loop that every architecture enters. Each round looks the address up under the
+//! read side of `mmap_lock`, lets [`handle_mm_fault`](handler) make the page-table entry agree with the area or say why it cannot, and
+//! then checks, in an order that the types of [`outcome`] enforce: a signal that ends the fault, an error, the need of another
+//! round. A round may release the lock and wait, and then everything is looked up again.
+//!
+//! Locks, outermost first: `mmap_lock`, PAGE, PAGE_TABLE. Nothing is allocated from the heap.
+
+mod flags;
+mod handler;
+pub mod outcome;
+mod signal;
+
+use core::sync::atomic::Ordering;
+
+pub use flags::{Access, FaultFlags, FaultInfo, FaultVerdict, VmFault};
+pub use handler::{LockedVma, handle_mm_fault};
+pub use outcome::FaultOutcome;
+pub use signal::fault_signal_pending;
+
+use super::addr::VirtAddr;
+use super::space::Mm;
+use super::stack;
+use super::vma::{VmFlags, Vma};
+use crate::arch::{PtRegs, USER_END};
+use crate::errno::{Errno, Result};
+use crate::sched::{Interrupted, Sleep, current};
+use crate::signal::{Signal, code};
+use outcome::{FaultError, Last};
+
+/// Why there is no area in which the access is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BadArea {
+    /// Nothing is mapped there.
+    NotMapped,
+    /// The area does not permit the access.
+    NotPermitted,
+    /// A fatal signal came while waiting for `mmap_lock`.
+    Killed,
+}
+
+/// Decides what becomes of a page fault on a user address, in user mode or in the kernel's user copies.
+///
+/// Called by the architecture with interrupts as they were before the fault, and no spin lock held. May sleep, unless
+/// [`super::uaccess::NoFault`] is held.
+pub fn handle_page_fault(regs: &mut PtRegs, info: FaultInfo) -> FaultVerdict {
+    let user = regs.user_mode();
+    let thread = current();
+    let address = VirtAddr::new(info.address).filter(|address| address.get() < USER_END);
+    let (Some(mm), Some(address)) = (thread.process.current_mm(), address) else {
+        return bad_area(BadArea::NotMapped, user);
+    };
+    if thread.pagefault_disabled.load(Ordering::Relaxed) != 0 {
+        return bad_area(BadArea::NotMapped, user);
+    }
+    let mut flags = first_flags(info.access, user);
+    loop {
+        let locked = match find_area(mm, address, info) {
+            Ok(locked) => locked,
+            Err(bad) => return bad_area(bad, user),
+        };
+        let outcome = handle_mm_fault(locked, address, flags);
+        let Ok(outcome) = outcome.check_signal(regs) else {
+            return if user { FaultVerdict::Resume } else { FaultVerdict::Fixup };
+        };
+        let outcome = match outcome.check_error() {
+            Ok(outcome) => outcome,
+            Err(error) => return failed(error, user),
+        };
+        match outcome.finish() {
+            Last::Finished => return FaultVerdict::Resume,
+            Last::TryAgain => flags |= FaultFlags::TRIED,
+        }
+    }
+}
+
+/// User-mode waits end for any signal, kernel-mode ones only for a fatal one: as [`fault_signal_pending`] will look at it.
+fn first_flags(access: Access, user: bool) -> FaultFlags {
+    let mut flags = FaultFlags::ALLOW_RETRY | FaultFlags::KILLABLE;
+    flags.set(FaultFlags::USER | FaultFlags::INTERRUPTIBLE, user);
+    flags.set(FaultFlags::WRITE, access == Access::Write);
+    flags.set(FaultFlags::INSTRUCTION, access == Access::Execute);
+    flags
+}
+
+/// The area for an access, with `mmap_lock` held for reading; grows a stack that the address is below.
+fn find_area(mm: &Mm, address: VirtAddr, info: FaultInfo) -> core::result::Result<LockedVma<'_>, BadArea> {
+    loop {
+        let guard = mm.read(Sleep::Killable).map_err(|Interrupted| BadArea::Killed)?;
+        if let Some(vma) = guard.find(address) {
+            if !permits(&vma, info) {
+                return Err(BadArea::NotPermitted);
+            }
+            return Ok(LockedVma::new(mm, guard, vma));
+        }
+        let below_stack = guard.find_at_or_above(address).is_some_and(|vma| vma.flags.contains(VmFlags::GROWSDOWN));
+        drop(guard);
+        if !below_stack {
+            return Err(BadArea::NotMapped);
+        }
+        stack::grow_to(mm, address).map_err(|errno| match errno {
+            Errno::EINTR => BadArea::Killed,
+            _ => BadArea::NotMapped,
+        })?;
+    }
+}
+
+/// Whether the area permits the access (`access_error` in Linux's `arch/x86/mm/fault.c`): writing needs the permission; a present
+/// entry that refused a read or a jump is final; an absent one is filled if the area can be accessed at all.
+fn permits(vma: &Vma, info: FaultInfo) -> bool {
+    match info.access {
+        Access::Write => vma.flags.contains(VmFlags::WRITE),
+        Access::Read | Access::Execute => !info.present && vma.flags.intersects(VmFlags::PERMISSIONS),
+    }
+}
+
+fn bad_area(bad: BadArea, user: bool) -> FaultVerdict {
+    match (user, bad) {
+        (false, _) => FaultVerdict::Fixup,
+        // The signal that killed the wait is taken on the way out.
+        (true, BadArea::Killed) => FaultVerdict::Resume,
+        (true, BadArea::NotMapped) => FaultVerdict::Signal { signal: Signal::SIGSEGV, code: code::SEGV_MAPERR },
+        (true, BadArea::NotPermitted) => FaultVerdict::Signal { signal: Signal::SIGSEGV, code: code::SEGV_ACCERR },
+    }
+}
+
+fn failed(error: FaultError, user: bool) -> FaultVerdict {
+    match error {
+        FaultError::OutOfMemory => {
+            // Final for the process, in either mode: repeating the access would find no more memory than before.
+            crate::task::oom::kill_current();
+            if user { FaultVerdict::Resume } else { FaultVerdict::Fixup }
+        }
+        _ if !user => FaultVerdict::Fixup,
+        FaultError::Bus => FaultVerdict::Signal { signal: Signal::SIGBUS, code: code::BUS_ADRERR },
+        FaultError::Segv => FaultVerdict::Signal { signal: Signal::SIGSEGV, code: code::SEGV_MAPERR },
+    }
+}
+
+/// Makes the page at `addr` present and writable, without touching it: for copies that are made with faults disabled. `EFAULT`.
+pub fn fault_in_write(addr: usize) -> Result {
+    let mut regs = PtRegs::kernel();
+    let info = FaultInfo { address: addr, access: Access::Write, present: false };
+    match handle_page_fault(&mut regs, info) {
+        FaultVerdict::Resume => Ok(()),
+        _ => Err(Errno::EFAULT),
+    }
+}

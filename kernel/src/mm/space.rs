@@ -1,0 +1,258 @@
+//! An address space: the areas, the page table, and the locks of both.
+//!
+//! Invariant: a present page-table entry never grants more than its area does, and lies in an area.
+//!
+//! Locks, outermost first: `mmap_lock` (sleeps; read side: look at areas and fault; write side: change them), the page
+//! table's spin lock.
+
+use alloc::sync::Arc;
+use core::ops::Bound;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use intrusive_collections::RBTree;
+
+use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
+use super::frame::Frame;
+use super::pte::Pte;
+use super::vma::{Vma, VmaAdapter};
+use crate::arch::{PageTable, USER_END};
+use crate::errno::{Errno, OutOfMemory, Result};
+use crate::sched::{Interrupted, RwSleepLock, RwSleepReadGuard, RwSleepWriteGuard, Sleep};
+use crate::sync::{SpinLock, rank};
+
+pub type MmapReadGuard<'a> = RwSleepReadGuard<'a, Areas>;
+pub type MmapWriteGuard<'a> = RwSleepWriteGuard<'a, Areas>;
+
+/// The lowest address that can be mapped or grown to (`vm.mmap_min_addr`).
+pub const MMAP_MIN_ADDR: usize = 65536;
+
+/// Most areas a process may have (`vm.max_map_count`).
+pub const MAX_MAP_COUNT: usize = 65530;
+
+/// Distance kept free below a stack, in bytes (`stack_guard_gap`).
+pub const STACK_GUARD_GAP: usize = 256 * PAGE_SIZE;
+
+/// Where mappings without a wish are placed, downwards from here: below the largest stack there normally is.
+const MMAP_BASE: usize = USER_END - (128 << 20) - STACK_GUARD_GAP;
+
+/// A process's areas, under `mmap_lock`.
+pub struct Areas {
+    vmas: RBTree<VmaAdapter>,
+    count: usize,
+    /// Pages in all areas.
+    pages: u64,
+    /// The heap of brk(2): `brk_start..brk`, bytes.
+    pub brk_start: usize,
+    pub brk: usize,
+}
+
+/// An address space.
+pub struct Mm {
+    mmap_lock: RwSleepLock<Areas>,
+    pub(super) page_table: SpinLock<PageTable>,
+    /// Pages that are mapped, without the shared zero page.
+    resident: AtomicU64,
+}
+
+impl Mm {
+    pub fn new() -> Result<Arc<Mm>> {
+        Ok(Arc::try_new(Mm::with(Areas::new(), PageTable::new()?, 0))?)
+    }
+
+    fn with(areas: Areas, page_table: PageTable, resident: u64) -> Mm {
+        Mm {
+            mmap_lock: RwSleepLock::new(areas),
+            page_table: SpinLock::new(rank::PAGE_TABLE, page_table),
+            resident: AtomicU64::new(resident),
+        }
+    }
+
+    /// The read side of `mmap_lock`.
+    #[inline]
+    pub fn read(&self, sleep: Sleep) -> core::result::Result<MmapReadGuard<'_>, Interrupted> {
+        self.mmap_lock.read(sleep)
+    }
+
+    /// The write side of `mmap_lock`, for system calls: `EINTR` if the process is being killed, which it will not see.
+    pub fn write(&self) -> Result<MmapWriteGuard<'_>> {
+        self.mmap_lock.write(Sleep::Killable).map_err(|Interrupted| Errno::EINTR)
+    }
+
+    /// The CPU uses this address space from now on.
+    pub fn activate(&self) {
+        self.page_table.lock().activate();
+    }
+
+    /// Resident pages, as in /proc/self/statm.
+    pub fn resident_pages(&self) -> u64 {
+        self.resident.load(Ordering::Relaxed)
+    }
+
+    /// Pages in all areas, as in /proc/self/statm.
+    pub fn total_pages(&self) -> u64 {
+        self.read(Sleep::Uninterruptible).map_or(0, |areas| areas.pages)
+    }
+
+    /// Calls `f` for each area by rising address. `f` must not touch user memory.
+    pub fn for_each_vma(&self, f: &mut dyn FnMut(&Vma)) {
+        if let Ok(areas) = self.read(Sleep::Uninterruptible) {
+            areas.vmas.iter().for_each(f);
+        }
+    }
+
+    /// `brk_start..brk`, for naming the heap in /proc.
+    pub fn heap_range(&self) -> (usize, usize) {
+        self.read(Sleep::Uninterruptible).map_or((0, 0), |areas| (areas.brk_start, areas.brk))
+    }
+
+    pub(super) fn add_resident(&self, pages: u64) {
+        self.resident.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// Removes every translation in `start..end`; the frames lose a reference each.
+    pub(super) fn zap(&self, start: VirtAddr, end: VirtAddr) {
+        let mut resident = 0;
+        let mut drop_page = |_: VirtAddr, _: Pte, frame: Option<Frame>| resident += u64::from(frame.is_some());
+        self.page_table.lock().unmap_range(start, end, &mut drop_page);
+        self.resident.fetch_sub(resident, Ordering::Relaxed);
+    }
+
+    /// A copy for fork(2): the same areas; private pages are shared until one side writes.
+    pub fn fork(&self) -> Result<Arc<Mm>> {
+        let areas = self.write()?;
+        let mut child = Mm::with(Areas::new(), PageTable::new()?, 0);
+        for vma in areas.vmas.iter() {
+            let copy = vma.part(vma.start, vma.end, vma.flags)?;
+            child.mmap_lock.get_mut().insert(copy);
+            // Shared pages are found again through their mapping.
+            if !vma.is_shared() {
+                let table = child.page_table.get_mut();
+                let (copied, outcome) = self.page_table.lock().copy_range(table, vma.start, vma.end, false);
+                child.add_resident(copied);
+                outcome?;
+            }
+        }
+        let child_areas = child.mmap_lock.get_mut();
+        child_areas.brk_start = areas.brk_start;
+        child_areas.brk = areas.brk;
+        Ok(Arc::try_new(child)?)
+    }
+}
+
+impl Drop for Mm {
+    fn drop(&mut self) {
+        let all = (VirtAddr::new(0), VirtAddr::new(USER_END));
+        if let (Some(start), Some(end)) = all {
+            self.zap(start, end);
+        }
+        debug_assert_eq!(self.resident_pages(), 0, "resident pages of a dead address space");
+    }
+}
+
+impl Areas {
+    fn new() -> Areas {
+        Areas { vmas: RBTree::new(VmaAdapter::NEW), count: 0, pages: 0, brk_start: 0, brk: 0 }
+    }
+
+    /// The area that holds `address`.
+    #[inline]
+    pub fn find(&self, address: VirtAddr) -> Option<Arc<Vma>> {
+        let cursor = self.vmas.upper_bound(Bound::Included(&address));
+        if cursor.get()?.contains(address) { cursor.clone_pointer() } else { None }
+    }
+
+    /// The first area that ends above `address`: the one that holds it, or the next one.
+    pub fn find_at_or_above(&self, address: VirtAddr) -> Option<Arc<Vma>> {
+        self.find(address).or_else(|| self.vmas.lower_bound(Bound::Excluded(&address)).clone_pointer())
+    }
+
+    /// The last area that ends at or below `address`.
+    pub fn find_below(&self, address: VirtAddr) -> Option<Arc<Vma>> {
+        self.vmas.upper_bound(Bound::Excluded(&address)).clone_pointer()
+    }
+
+    /// Whether nothing is mapped in `start..end`.
+    pub fn is_free(&self, start: VirtAddr, end: VirtAddr) -> bool {
+        self.find_at_or_above(start).is_none_or(|vma| vma.start >= end)
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Puts an area where nothing is. Cannot fail.
+    pub fn insert(&mut self, vma: Arc<Vma>) {
+        debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
+        self.count += 1;
+        self.pages += (vma.len() >> PAGE_SHIFT) as u64;
+        self.vmas.insert(vma);
+    }
+
+    /// Takes out the area that starts at `start`.
+    pub fn remove(&mut self, start: VirtAddr) -> Option<Arc<Vma>> {
+        let vma = self.vmas.find_mut(&start).remove()?;
+        self.count -= 1;
+        self.pages -= (vma.len() >> PAGE_SHIFT) as u64;
+        Some(vma)
+    }
+
+    /// Puts an area in and joins it with the neighbours that it continues, if there is memory for that.
+    pub fn insert_merged(&mut self, vma: Arc<Vma>) {
+        let (mut start, mut end) = (vma.start, vma.end);
+        let below = self.find_below(vma.start).filter(|below| below.continues_into(&vma));
+        let above = self.vmas.find(&vma.end).clone_pointer().filter(|above| vma.continues_into(above));
+        if below.is_none() && above.is_none() {
+            return self.insert(vma);
+        }
+        let first = below.as_ref().unwrap_or(&vma);
+        if let Some(below) = &below {
+            start = below.start;
+        }
+        if let Some(above) = &above {
+            end = above.end;
+        }
+        let Ok(joined) = first.part(start, end, first.flags) else {
+            return self.insert(vma);
+        };
+        for neighbour in [below, above].into_iter().flatten() {
+            self.remove(neighbour.start);
+        }
+        self.insert(joined);
+    }
+
+    /// Ends areas at `address`: splits the one that reaches across it. `ENOMEM`, also for too many areas.
+    pub fn split_at(&mut self, address: VirtAddr) -> Result {
+        let Some(vma) = self.find(address).filter(|vma| vma.start < address) else { return Ok(()) };
+        if self.count >= MAX_MAP_COUNT {
+            return Err(Errno::ENOMEM);
+        }
+        let low = vma.part(vma.start, address, vma.flags)?;
+        let high = vma.part(address, vma.end, vma.flags)?;
+        self.remove(vma.start);
+        self.insert(low);
+        self.insert(high);
+        Ok(())
+    }
+
+    /// A free range of `len` bytes, as high as possible below the usual base; `ENOMEM`.
+    pub fn find_gap(&self, len: usize) -> Result<VirtAddr> {
+        let mut top = MMAP_BASE;
+        let base = VirtAddr::new(MMAP_BASE).ok_or(Errno::ENOMEM)?;
+        let mut cursor = self.vmas.upper_bound(Bound::Excluded(&base));
+        loop {
+            let bottom = cursor.get().map_or(MMAP_MIN_ADDR, |vma| vma.end.get());
+            if top.checked_sub(len).is_some_and(|start| start >= bottom.max(MMAP_MIN_ADDR)) {
+                return VirtAddr::new(top - len).ok_or(Errno::ENOMEM);
+            }
+            let Some(vma) = cursor.get() else { return Err(Errno::ENOMEM) };
+            let gap = if vma.flags.contains(super::VmFlags::GROWSDOWN) { STACK_GUARD_GAP } else { 0 };
+            top = top.min(vma.start.get().saturating_sub(gap));
+            cursor.move_prev();
+        }
+    }
+
+    /// Areas by rising address.
+    pub fn iter(&self) -> impl Iterator<Item = &Vma> {
+        self.vmas.iter()
+    }
+}

@@ -1,0 +1,157 @@
+//! A virtual memory area: one range of a process's addresses with the same permissions and the same contents behind it.
+//!
+//! A [`Vma`] never changes while it is in the tree; changing one means putting others in its place, under the write side of
+//! `mmap_lock`. Whoever holds the read side may therefore keep a reference across anything that does not release the lock.
+
+use alloc::sync::Arc;
+use core::fmt;
+
+use bitflags::bitflags;
+use intrusive_collections::{KeyAdapter, RBTreeAtomicLink, intrusive_adapter};
+
+use super::addr::{PAGE_SHIFT, VirtAddr};
+use super::page_cache::Mapping;
+use super::pte::PteFlags;
+use crate::errno::OutOfMemory;
+
+bitflags! {
+    /// What may be done in an area, and how it behaves.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct VmFlags: u32 {
+        const READ = 1 << 0;
+        const WRITE = 1 << 1;
+        const EXEC = 1 << 2;
+        /// Writes reach the file and other processes.
+        const SHARED = 1 << 3;
+        /// mprotect(2) may add the permission.
+        const MAYREAD = 1 << 4;
+        const MAYWRITE = 1 << 5;
+        const MAYEXEC = 1 << 6;
+        /// Grows towards lower addresses when touched just below.
+        const GROWSDOWN = 1 << 8;
+        /// The initial stack, for its name in /proc.
+        const STACK = 1 << 9;
+        const NORESERVE = 1 << 10;
+        const PERMISSIONS = Self::READ.bits() | Self::WRITE.bits() | Self::EXEC.bits();
+    }
+}
+
+/// A file that can be mapped, as far as the address space wants to know it.
+pub trait MappedFile: Send + Sync {
+    /// Device and inode numbers, for /proc/self/maps.
+    fn id(&self) -> (u64, u64);
+
+    /// Writes the file's path.
+    fn write_path(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+}
+
+/// The contents behind an area that are not private zeros.
+#[derive(Clone)]
+pub struct Source {
+    pub mapping: Arc<Mapping>,
+    /// Index in the mapping of the area's first page.
+    pub first_page: u64,
+    /// `None` for shared anonymous memory.
+    pub file: Option<Arc<dyn MappedFile>>,
+}
+
+/// One area, `start..end`, page-aligned and not empty.
+pub struct Vma {
+    pub start: VirtAddr,
+    pub end: VirtAddr,
+    pub flags: VmFlags,
+    /// `None`: private anonymous memory.
+    pub source: Option<Source>,
+    link: RBTreeAtomicLink,
+}
+
+intrusive_adapter!(pub VmaAdapter = Arc<Vma>: Vma { link => RBTreeAtomicLink });
+
+impl<'a> KeyAdapter<'a> for VmaAdapter {
+    type Key = VirtAddr;
+    fn get_key(&self, vma: &'a Vma) -> VirtAddr {
+        vma.start
+    }
+}
+
+impl Vma {
+    pub fn new(start: VirtAddr, end: VirtAddr, flags: VmFlags, source: Option<Source>) -> Result<Arc<Vma>, OutOfMemory> {
+        debug_assert!(start < end && start.is_aligned() && end.is_aligned());
+        Ok(Arc::try_new(Vma { start, end, flags, source, link: RBTreeAtomicLink::new() })?)
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.end.get() - self.start.get()
+    }
+
+    /// Never: areas are not empty.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    pub fn contains(&self, address: VirtAddr) -> bool {
+        self.start <= address && address < self.end
+    }
+
+    #[inline]
+    pub fn is_shared(&self) -> bool {
+        self.flags.contains(VmFlags::SHARED)
+    }
+
+    /// Whether writing makes a private copy. Not only private writable areas: a private page may have been copied before the area lost
+    /// its write permission.
+    #[inline]
+    pub fn is_cow(&self) -> bool {
+        !self.is_shared()
+    }
+
+    /// The part `start..end` of the area as an area of its own, with other `flags`.
+    pub fn part(&self, start: VirtAddr, end: VirtAddr, flags: VmFlags) -> Result<Arc<Vma>, OutOfMemory> {
+        let mut source = self.source.clone();
+        if let Some(source) = &mut source {
+            // Wraps only for an area that grew below its start, which files never do.
+            source.first_page = self.page_index_of(start).unwrap_or(source.first_page);
+        }
+        Vma::new(start, end, flags, source)
+    }
+
+    /// Index in the mapping of the page that holds `address`.
+    #[inline]
+    pub fn page_index_of(&self, address: VirtAddr) -> Option<u64> {
+        let source = self.source.as_ref()?;
+        let pages = (address.get().wrapping_sub(self.start.get()) as isize >> PAGE_SHIFT) as i64;
+        source.first_page.checked_add_signed(pages)
+    }
+
+    /// Whether `next`, which begins where this area ends, continues it, so that one area can stand for both.
+    pub fn continues_into(&self, next: &Vma) -> bool {
+        self.end == next.start
+            && self.flags == next.flags
+            && match (&self.source, &next.source) {
+                (None, None) => true,
+                (Some(a), Some(b)) => {
+                    Arc::ptr_eq(&a.mapping, &b.mapping)
+                        && self.page_index_of(self.end) == Some(b.first_page)
+                        && match (&a.file, &b.file) {
+                            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                            (None, None) => true,
+                            _ => false,
+                        }
+                }
+                _ => false,
+            }
+    }
+
+    /// Page-table permissions of a page that may be written at once.
+    #[inline]
+    pub fn pte_flags(&self) -> PteFlags {
+        let mut flags = PteFlags::empty();
+        flags.set(PteFlags::READ, self.flags.contains(VmFlags::READ));
+        flags.set(PteFlags::WRITE, self.flags.contains(VmFlags::WRITE));
+        flags.set(PteFlags::EXEC, self.flags.contains(VmFlags::EXEC));
+        flags.set(PteFlags::NONE, !self.flags.intersects(VmFlags::PERMISSIONS));
+        flags
+    }
+}
