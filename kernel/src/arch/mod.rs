@@ -25,7 +25,8 @@ use x86_64 as imp;
 /// · `fn return_value(&self) -> usize` · `fn set_return_value(&mut self, usize)`
 /// · `fn forget_syscall(&mut self)` (so that no restart is made) · `fn restart_syscall(&mut self, nr: Option<usize>)` (goes
 /// back to the call instruction, with the original number, or with `nr` in its place)
-/// · `fn new_user(entry: usize, sp: usize) -> Self` (all other registers zero, interrupts on).
+/// · `fn new_user(entry: usize, sp: usize) -> Self` (all other registers zero, interrupts on)
+/// · `fn kernel() -> Self` (a context in kernel mode, for faults that are made by hand).
 pub use imp::PtRegs;
 
 /// What the architecture keeps in every thread: kernel stack, saved context, FPU state, FS base, values of the last

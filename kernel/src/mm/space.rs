@@ -180,6 +180,11 @@ impl Areas {
         self.count
     }
 
+    /// Pages in all areas.
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
     /// Puts an area where nothing is. Cannot fail.
     pub fn insert(&mut self, vma: Arc<Vma>) {
         debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
