@@ -11,6 +11,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 pub struct Rank(u8);
 
 pub const PROCESS_TABLE: Rank = Rank(2);
+/// A process's children.
+pub const FAMILY: Rank = Rank(3);
 /// File tables, open files, directories, pipes.
 pub const FILES: Rank = Rank(4);
 pub const MMAP_LOCK: Rank = Rank(6);
@@ -18,7 +20,10 @@ pub const VMA: Rank = Rank(8);
 /// Page cache trees and the state of a page.
 pub const PAGE: Rank = Rank(10);
 pub const PAGE_TABLE: Rank = Rank(12);
+/// A process's signal state and its list of threads.
 pub const SIGNAL: Rank = Rank(14);
+/// A thread's signal state.
+pub const THREAD_SIGNAL: Rank = Rank(15);
 /// Timer queue.
 pub const TIMER: Rank = Rank(16);
 /// A wait queue's list.

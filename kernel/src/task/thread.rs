@@ -42,7 +42,7 @@ pub struct Thread {
     pub arch: ThreadState,
     /// Run state and queue link: the scheduler's own.
     pub sched: Entity,
-    /// Mask, private queue, alternate stack. Locked by rank SIGNAL.
+    /// Mask, private queue, alternate stack. Locked by rank THREAD_SIGNAL.
     pub signals: IrqLock<ThreadSignals>,
     pub faults: FaultCounts,
     /// Where to write 0 and wake a futex at exit (set_tid_address(2)); 0: nowhere. Only the thread itself uses it.
@@ -62,7 +62,7 @@ impl Thread {
             process,
             arch,
             sched: Entity::new(),
-            signals: IrqLock::new(rank::SIGNAL, signals),
+            signals: IrqLock::new(rank::THREAD_SIGNAL, signals),
             faults: FaultCounts::default(),
             clear_child_tid: AtomicU64::new(0),
             pagefault_disabled: AtomicU32::new(0),

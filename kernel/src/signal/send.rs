@@ -1,0 +1,240 @@
+//! Sending: what kill(2), a fault, a timer or a child's end does. Marks and wakes, and never acts.
+//!
+//! Follows `kernel/signal.c`: prepare_signal (stop and continue flush each other, ignored signals are dropped), queueing,
+//! complete_signal (which thread is woken; a fatal signal without core dump becomes SIGKILL for all threads at once). From any
+//! context.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use super::action::{Action, DefaultAction, Disposition, STOP, default_action};
+use super::info::{Detail, SigInfo, code};
+use super::queue::Entry;
+use super::set::{SigSet, Signal};
+use super::state::{ProcessSignals, ThreadSignals};
+use crate::sched::{self, current};
+use crate::task::thread::flag;
+use crate::task::{ExitStatus, Process, Thread};
+
+/// Sends to a process: whichever thread takes it.
+pub fn send_to_process(process: &Process, info: SigInfo) {
+    let entry = entry_for(&info);
+    let mut signals = process.signals.lock();
+    if signals.group_exit.is_some() || !prepare(&mut signals, process, &info, None) {
+        return;
+    }
+    if !info.signal.is_realtime() {
+        if !signals.pending.push_standard(info) {
+            return;
+        }
+    } else {
+        signals.pending.push_realtime(info.signal, entry);
+    }
+    let taker = signals.threads.iter().find(|thread| wants(thread, info.signal));
+    match taker {
+        Some(_) if is_fatal(&signals, info.signal) => {
+            begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
+        }
+        Some(thread) => notify(thread),
+        None => {}
+    }
+}
+
+/// Sends to one thread.
+pub fn send_to_thread(thread: &Thread, info: SigInfo) {
+    let entry = entry_for(&info);
+    let process = &thread.process;
+    let mut signals = process.signals.lock();
+    if signals.group_exit.is_some() || !prepare(&mut signals, process, &info, Some(thread)) {
+        return;
+    }
+    let blocked = {
+        let mut own = thread.signals.lock();
+        let queued = match info.signal.is_realtime() {
+            false => own.pending.push_standard(info),
+            true => {
+                own.pending.push_realtime(info.signal, entry);
+                true
+            }
+        };
+        if !queued {
+            return;
+        }
+        own.blocked.contains(info.signal)
+    };
+    if blocked {
+        return;
+    }
+    if is_fatal(&signals, info.signal) {
+        begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
+    } else if let Some(thread) = signals.threads.iter().find(|member| core::ptr::eq(*member, thread)) {
+        notify(thread);
+    }
+}
+
+/// Sends a signal that the current thread itself caused. One that it blocks or ignores gets its default action, and kills.
+pub fn force(info: SigInfo) {
+    force_as(info, false);
+}
+
+/// As [`force`], but without asking a handler.
+pub fn force_fatal(info: SigInfo) {
+    force_as(info, true);
+}
+
+fn force_as(info: SigInfo, default: bool) {
+    let thread = current();
+    let mut signals = thread.process.signals.lock();
+    let mut own = thread.signals.lock();
+    let action = signals.action(info.signal);
+    let blocked = own.blocked.contains(info.signal);
+    if default || blocked || action.disposition() == Disposition::Ignore {
+        signals.set_action(info.signal, Action { handler: 0, ..action });
+        own.blocked = own.blocked.without(info.signal);
+    }
+    own.pending.force(info);
+    if info.signal == Signal::SIGKILL {
+        thread.set_flag(flag::FATAL_SIGNAL);
+    }
+    thread.set_flag(flag::SIGPENDING);
+}
+
+/// ITIMER_REAL rang. From the timer interrupt.
+pub fn alarm_expired(process: &Process) {
+    send_to_process(process, SigInfo::kernel(Signal::SIGALRM));
+}
+
+/// Ends all threads of the current process with `status`, unless their end has begun already. The caller's own end follows on
+/// its way to user mode.
+pub fn end_process(process: &Process, status: ExitStatus) {
+    let mut signals = process.signals.lock();
+    if signals.group_exit.is_none() {
+        begin_group_exit(&mut signals, status);
+    }
+}
+
+/// Every thread gets SIGKILL, which nothing holds up.
+fn begin_group_exit(signals: &mut ProcessSignals, status: ExitStatus) {
+    signals.group_exit = Some(status);
+    signals.stopped = None;
+    for thread in signals.threads.iter() {
+        thread.set_flag(flag::FATAL_SIGNAL | flag::SIGPENDING);
+    }
+    let mut cursor = signals.threads.front();
+    while let Some(thread) = cursor.clone_pointer() {
+        sched::wake_for_signal(&thread, true);
+        cursor.move_next();
+    }
+}
+
+/// Only real-time signals need memory to be queued.
+fn entry_for(info: &SigInfo) -> Option<Box<Entry>> {
+    if info.signal.is_realtime() { Entry::new(*info) } else { None }
+}
+
+/// What sending does before queueing; false if the signal is dropped.
+fn prepare(signals: &mut ProcessSignals, process: &Process, info: &SigInfo, target: Option<&Thread>) -> bool {
+    if STOP.contains(info.signal) {
+        flush_everywhere(signals, SigSet::of(&[Signal::SIGCONT]));
+    } else if info.signal == Signal::SIGCONT {
+        flush_everywhere(signals, STOP);
+        continue_process(signals, process);
+    }
+    if !signals.action(info.signal).ignores(info.signal) {
+        return true;
+    }
+    // A blocked signal is kept: its action may have changed by the time it is unblocked.
+    match target {
+        Some(thread) => thread.signals.lock().blocked.contains(info.signal),
+        None => signals.threads.iter().all(|thread| thread.signals.lock().blocked.contains(info.signal)),
+    }
+}
+
+fn flush_everywhere(signals: &mut ProcessSignals, set: SigSet) {
+    signals.pending.flush(set);
+    for thread in signals.threads.iter() {
+        thread.signals.lock().pending.flush(set);
+    }
+}
+
+/// SIGCONT ends a stop when it is sent, whatever its action.
+fn continue_process(signals: &mut ProcessSignals, process: &Process) {
+    if signals.stopped.take().is_none() {
+        return;
+    }
+    let mut cursor = signals.threads.front();
+    while let Some(thread) = cursor.clone_pointer() {
+        sched::wake_stopped(&thread);
+        cursor.move_next();
+    }
+    process.note_continued();
+}
+
+/// Whether a thread would take the signal.
+fn wants(thread: &Thread, signal: Signal) -> bool {
+    !thread.signals.lock().blocked.contains(signal)
+}
+
+/// Whether the signal, being unblocked, ends the process without a core dump.
+fn is_fatal(signals: &ProcessSignals, signal: Signal) -> bool {
+    signal == Signal::SIGKILL
+        || signals.action(signal).disposition() == Disposition::Default
+            && default_action(signal) == DefaultAction::Terminate
+}
+
+/// Tells a thread that it has a signal to take.
+fn notify(thread: &Thread) {
+    thread.set_flag(flag::SIGPENDING);
+    if let Some(thread) = thread.upgrade() {
+        sched::wake_for_signal(&thread, false);
+    }
+}
+
+/// Brings the thread's SIGPENDING up to date after its mask or a queue has changed. Both locks are held.
+pub(super) fn recalculate(thread: &Thread, signals: &ProcessSignals, own: &ThreadSignals) {
+    let ready = own.pending.set().minus(own.blocked).0 | signals.pending.set().minus(own.blocked).0;
+    if ready != 0 || signals.group_exit.is_some() || signals.stopped.is_some() {
+        thread.set_flag(flag::SIGPENDING);
+    } else {
+        thread.clear_flag(flag::SIGPENDING);
+    }
+}
+
+/// Changes the current thread's blocked mask, which cannot hold SIGKILL and SIGSTOP. Returns the old one.
+pub fn set_blocked(change: impl FnOnce(SigSet) -> SigSet) -> SigSet {
+    let thread = current();
+    let signals = thread.process.signals.lock();
+    let mut own = thread.signals.lock();
+    let old = own.blocked;
+    own.blocked = change(old).blockable();
+    recalculate(&thread, &signals, &own);
+    old
+}
+
+/// Blocks `mask` in place of the current thread's own until the call returns to user mode; a handler that runs then comes back to
+/// the own mask (sigsuspend(2), ppoll(2), pselect(2)).
+pub fn set_temporary_mask(mask: SigSet) {
+    let old = set_blocked(|_| mask);
+    current().signals.lock().saved = Some(old);
+}
+
+/// Ends a temporary mask early: the call did not have to wait, or was not interrupted.
+pub fn restore_mask() {
+    let saved = current().signals.lock().saved.take();
+    if let Some(mask) = saved {
+        set_blocked(|_| mask);
+    }
+}
+
+/// Tells the parent of `process` what became of it. `code` is one of `CLD_*`.
+pub fn notify_parent(process: &Arc<Process>, code: i32, status: i32) {
+    let Some(parent) = process.parent() else { return };
+    let action = parent.signals.lock().action(Signal::SIGCHLD);
+    let stop = matches!(code, code::CLD_STOPPED | code::CLD_CONTINUED);
+    if !(stop && action.has(super::action::sa::NOCLDSTOP)) {
+        let (utime, stime) = process.cpu_times_in_ticks();
+        let detail = Detail::Child { pid: process.pid, uid: 0, status, utime, stime };
+        send_to_process(&parent, SigInfo { signal: Signal::SIGCHLD, code, detail });
+    }
+    parent.child_events.wake_all();
+}
