@@ -22,7 +22,7 @@ use x86_64 as imp;
 ///
 /// `fn user_mode(&self) -> bool` (from the saved CS) · `fn ip(&self) -> usize` · `fn sp(&self) -> usize`
 /// · `fn syscall_nr(&self) -> Option<usize>` (None: not entered by a system call) · `fn syscall_args(&self) -> [usize; 6]`
-/// · `fn return_value(&self) -> usize` · `fn set_return_value(&mut self, usize)`
+/// · `fn set_sp(&mut self, usize)` · `fn return_value(&self) -> usize` · `fn set_return_value(&mut self, usize)`
 /// · `fn forget_syscall(&mut self)` (so that no restart is made) · `fn restart_syscall(&mut self, nr: Option<usize>)` (goes
 /// back to the call instruction, with the original number, or with `nr` in its place)
 /// · `fn new_user(entry: usize, sp: usize) -> Self` (all other registers zero, interrupts on)
@@ -36,7 +36,7 @@ pub use imp::PtRegs;
 /// · `fn new_user(regs: &PtRegs) -> Result<Self, OutOfMemory>`: the same, with `regs` at the place from which the stack's
 /// user registers are loaded, and an initial FPU state.
 /// · `fn fork_from(parent: &ThreadState, regs: &PtRegs) -> Result<Self, OutOfMemory>`: as `new_user`, with the FPU state, FS
-/// and GS base of `parent`, which must be the current thread.
+/// and GS base of `parent`, which must be the current thread. · `fn set_initial_fs_base(&mut self, usize)`: before the first run
 /// · `fn reset_for_exec(&self)` (current thread: initial FPU state, FS and GS base 0)
 /// · `fn fs_base(&self) -> usize`, `fn set_fs_base(&self, usize)`, likewise `gs_base` (current thread; canonical user address)
 /// · `fn user_regs(&self) -> *mut PtRegs`: where the user registers lie on the kernel stack

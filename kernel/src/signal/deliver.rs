@@ -117,6 +117,10 @@ fn stop(signal: Option<Signal>) {
         thread.process.note_stopped(signal);
     }
     sched::schedule();
+    let continued = core::mem::take(&mut thread.process.signals.lock().continued);
+    if continued {
+        thread.process.note_continued();
+    }
 }
 
 /// Pushes the frame of a handler; if that fails, forces a SIGSEGV, which is fatal if SIGSEGV's own frame failed.

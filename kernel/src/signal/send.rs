@@ -20,7 +20,7 @@ use crate::task::{ExitStatus, Process, Thread};
 pub fn send_to_process(process: &Process, info: SigInfo) {
     let entry = entry_for(&info);
     let mut signals = process.signals.lock();
-    if signals.group_exit.is_some() || !prepare(&mut signals, process, &info, None) {
+    if signals.group_exit.is_some() || !prepare(&mut signals, &info, None) {
         return;
     }
     if !info.signal.is_realtime() {
@@ -30,22 +30,20 @@ pub fn send_to_process(process: &Process, info: SigInfo) {
     } else {
         signals.pending.push_realtime(info.signal, entry);
     }
-    let taker = signals.threads.iter().find(|thread| wants(thread, info.signal));
-    match taker {
-        Some(_) if is_fatal(&signals, info.signal) => {
-            begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
-        }
-        Some(thread) => notify(thread),
-        None => {}
+    let Some(taker) = find_thread(&signals, |thread| wants(thread, info.signal)) else { return };
+    if is_fatal(&signals, info.signal) {
+        begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
+    } else {
+        notify(&taker);
     }
 }
 
 /// Sends to one thread.
-pub fn send_to_thread(thread: &Thread, info: SigInfo) {
+pub fn send_to_thread(thread: &Arc<Thread>, info: SigInfo) {
     let entry = entry_for(&info);
     let process = &thread.process;
     let mut signals = process.signals.lock();
-    if signals.group_exit.is_some() || !prepare(&mut signals, process, &info, Some(thread)) {
+    if signals.group_exit.is_some() || !prepare(&mut signals, &info, Some(thread)) {
         return;
     }
     let blocked = {
@@ -67,7 +65,7 @@ pub fn send_to_thread(thread: &Thread, info: SigInfo) {
     }
     if is_fatal(&signals, info.signal) {
         begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
-    } else if let Some(thread) = signals.threads.iter().find(|member| core::ptr::eq(*member, thread)) {
+    } else {
         notify(thread);
     }
 }
@@ -117,14 +115,10 @@ pub fn end_process(process: &Process, status: ExitStatus) {
 fn begin_group_exit(signals: &mut ProcessSignals, status: ExitStatus) {
     signals.group_exit = Some(status);
     signals.stopped = None;
-    for thread in signals.threads.iter() {
+    for_each_thread(signals, |thread| {
         thread.set_flag(flag::FATAL_SIGNAL | flag::SIGPENDING);
-    }
-    let mut cursor = signals.threads.front();
-    while let Some(thread) = cursor.clone_pointer() {
-        sched::wake_for_signal(&thread, true);
-        cursor.move_next();
-    }
+        sched::wake_for_signal(thread, true);
+    });
 }
 
 /// Only real-time signals need memory to be queued.
@@ -133,12 +127,12 @@ fn entry_for(info: &SigInfo) -> Option<Box<Entry>> {
 }
 
 /// What sending does before queueing; false if the signal is dropped.
-fn prepare(signals: &mut ProcessSignals, process: &Process, info: &SigInfo, target: Option<&Thread>) -> bool {
+fn prepare(signals: &mut ProcessSignals, info: &SigInfo, target: Option<&Thread>) -> bool {
     if STOP.contains(info.signal) {
         flush_everywhere(signals, SigSet::of(&[Signal::SIGCONT]));
     } else if info.signal == Signal::SIGCONT {
         flush_everywhere(signals, STOP);
-        continue_process(signals, process);
+        continue_process(signals);
     }
     if !signals.action(info.signal).ignores(info.signal) {
         return true;
@@ -158,16 +152,29 @@ fn flush_everywhere(signals: &mut ProcessSignals, set: SigSet) {
 }
 
 /// SIGCONT ends a stop when it is sent, whatever its action.
-fn continue_process(signals: &mut ProcessSignals, process: &Process) {
-    if signals.stopped.take().is_none() {
-        return;
+fn continue_process(signals: &mut ProcessSignals) {
+    if signals.stopped.take().is_some() {
+        signals.continued = true;
+        for_each_thread(signals, |thread| {
+            sched::wake_stopped(thread);
+        });
     }
+}
+
+fn for_each_thread(signals: &ProcessSignals, mut f: impl FnMut(&Arc<Thread>)) {
     let mut cursor = signals.threads.front();
     while let Some(thread) = cursor.clone_pointer() {
-        sched::wake_stopped(&thread);
+        f(&thread);
         cursor.move_next();
     }
-    process.note_continued();
+}
+
+fn find_thread(signals: &ProcessSignals, wanted: impl Fn(&Thread) -> bool) -> Option<Arc<Thread>> {
+    let mut cursor = signals.threads.front();
+    while cursor.get().is_some_and(|thread| !wanted(thread)) {
+        cursor.move_next();
+    }
+    cursor.clone_pointer()
 }
 
 /// Whether a thread would take the signal.
@@ -183,11 +190,9 @@ fn is_fatal(signals: &ProcessSignals, signal: Signal) -> bool {
 }
 
 /// Tells a thread that it has a signal to take.
-fn notify(thread: &Thread) {
+fn notify(thread: &Arc<Thread>) {
     thread.set_flag(flag::SIGPENDING);
-    if let Some(thread) = thread.upgrade() {
-        sched::wake_for_signal(&thread, false);
-    }
+    sched::wake_for_signal(thread, false);
 }
 
 /// Brings the thread's SIGPENDING up to date after its mask or a queue has changed. Both locks are held.

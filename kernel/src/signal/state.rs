@@ -35,6 +35,8 @@ pub struct ProcessSignals {
     pub group_exit: Option<ExitStatus>,
     /// The process is stopped by this signal.
     pub stopped: Option<Signal>,
+    /// A stop was ended by SIGCONT, and the parent has not been told.
+    pub continued: bool,
     /// The threads that are alive.
     pub threads: LinkedList<GroupAdapter>,
 }
@@ -46,6 +48,7 @@ impl ProcessSignals {
             pending: Pending::new(),
             group_exit: None,
             stopped: None,
+            continued: false,
             threads: LinkedList::new(GroupAdapter::NEW),
         }
     }

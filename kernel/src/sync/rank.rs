@@ -31,6 +31,8 @@ pub const WAIT_QUEUE: Rank = Rank(18);
 pub const RUN_QUEUE: Rank = Rank(20);
 /// Drivers' own state.
 pub const DEVICE: Rank = Rank(22);
+/// Locks under which nothing else is taken but memory.
+pub const LEAF: Rank = Rank(24);
 /// Kernel heap and kernel mappings.
 pub const HEAP: Rank = Rank(26);
 /// Frame allocator.

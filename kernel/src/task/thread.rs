@@ -7,11 +7,13 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::process::Process;
+use intrusive_collections::LinkedListAtomicLink;
+
 use crate::arch::ThreadState;
 use crate::errno::Result;
 use crate::sched::Entity;
 use crate::signal::ThreadSignals;
-use crate::sync::{IrqLock, rank};
+use crate::sync::{IrqLock, SpinLock, rank};
 
 /// Work to do before the thread goes (back) to user mode; bits of [`Thread::flags`].
 pub mod flag {
@@ -32,6 +34,16 @@ pub struct FaultCounts {
     pub major: AtomicU64,
 }
 
+/// An interrupted call with a relative time-out, to be continued with what is left of it.
+#[derive(Clone, Copy)]
+pub enum RestartBlock {
+    None,
+    /// nanosleep(2): until when, ns since boot, and where to write the rest if interrupted again.
+    Nanosleep { deadline_ns: u64, remaining: usize },
+    /// poll(2): its arguments, and until when.
+    Poll { fds: usize, nfds: usize, deadline_ns: Option<u64> },
+}
+
 /// One thread of a process, or a kernel thread.
 pub struct Thread {
     /// Bits of [`flag`]. First, so that entry code finds it without an offset.
@@ -42,13 +54,19 @@ pub struct Thread {
     pub arch: ThreadState,
     /// Run state and queue link: the scheduler's own.
     pub sched: Entity,
+    /// In the process's list of threads, under the process's signal lock.
+    pub group_link: LinkedListAtomicLink,
     /// Mask, private queue, alternate stack. Locked by rank THREAD_SIGNAL.
     pub signals: IrqLock<ThreadSignals>,
     pub faults: FaultCounts,
     /// Where to write 0 and wake a futex at exit (set_tid_address(2)); 0: nowhere. Only the thread itself uses it.
     pub clear_child_tid: AtomicU64,
+    /// Where the thread writes its number when it first runs (CLONE_CHILD_SETTID); 0: nowhere.
+    pub set_child_tid: AtomicU64,
     /// While not zero, page faults of the kernel on user addresses go to the exception table at once.
     pub pagefault_disabled: AtomicU32,
+    /// How restart_syscall(2) goes on; only the thread itself uses it.
+    pub restart: SpinLock<RestartBlock>,
     /// What a kernel thread runs; user threads have none.
     pub(super) kernel_entry: Option<fn()>,
 }
@@ -62,10 +80,13 @@ impl Thread {
             process,
             arch,
             sched: Entity::new(),
+            group_link: LinkedListAtomicLink::new(),
             signals: IrqLock::new(rank::THREAD_SIGNAL, signals),
             faults: FaultCounts::default(),
             clear_child_tid: AtomicU64::new(0),
+            set_child_tid: AtomicU64::new(0),
             pagefault_disabled: AtomicU32::new(0),
+            restart: SpinLock::new(rank::LEAF, RestartBlock::None),
             kernel_entry,
         })?)
     }

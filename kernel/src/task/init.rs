@@ -1,0 +1,83 @@
+//! The first user program, and the end of the machine with it.
+//!
+//! Process 1 is the kernel's own init: it has no program, adopts orphans and waits for them. The first program is its child, an
+//! ordinary process without init's protection from signals, so that it behaves as it would under a shell.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::exec::strings::Strings;
+use super::table::INIT_PID;
+use super::{ExitStatus, Process, Thread, exec, table};
+use crate::arch::{self, Exit, PtRegs, ThreadState, irq, machine};
+use crate::config::{self, Config};
+use crate::errno::Result;
+use crate::fs::{self, FsContext};
+use crate::mm::Mm;
+use crate::sched::{self, current};
+use crate::signal::{SigSet, ThreadSignals};
+use crate::trace;
+
+/// Starts the first program of the configuration. `ENOMEM`; what goes wrong later ends the machine with a log line.
+pub fn start() -> Result {
+    let mm = Mm::new()?;
+    let process = Process::first(table::new_id(), mm, FsContext::new()?)?;
+    process.set_parent(INIT_PID);
+    FIRST_PID.store(process.pid, Ordering::Relaxed);
+    let signals = ThreadSignals::new(SigSet::EMPTY);
+    let regs = PtRegs::new_user(0, 0);
+    let thread = Thread::new(process.pid, process.clone(), ThreadState::new_user(&regs)?, signals, Some(run))?;
+    process.signals.lock().threads.push_back(thread.clone());
+    table::insert(process);
+    sched::spawn(thread);
+    Ok(())
+}
+
+/// The first program's thread, still in the kernel: loads the program and becomes it.
+fn run() {
+    let config = config::get();
+    let mut regs = PtRegs::new_user(0, 0);
+    if let Err(errno) = prepare(&mut regs, config) {
+        let program = core::str::from_utf8(&config.program).unwrap_or("?");
+        log::error!("cannot start {program}: {errno:?}");
+        machine::exit(Exit::BringUpFailed);
+    }
+    machine::control(format_args!("start"));
+    let _ = irq::save();
+    // SAFETY: the registers are those of a program that was just loaded, and this is the bottom of the thread's own work: nothing on
+    // the stack is needed any more.
+    unsafe { arch::enter_user(&regs) }
+}
+
+fn prepare(regs: &mut PtRegs, config: &Config) -> Result {
+    fs::open_standard_files(config)?;
+    current().process.fs.change_directory(&config.cwd)?;
+    let strings = |list: &[alloc::vec::Vec<u8>]| -> Result<Strings> {
+        let mut strings = Strings::default();
+        list.iter().try_for_each(|string| strings.push(string))?;
+        Ok(strings)
+    };
+    exec::exec(regs, &config.program, strings(&config.args)?, &strings(&config.env)?)
+}
+
+/// A child of init ended: the first program, and with it the machine, or an orphan, which is simply gone.
+pub(super) fn child_exited(process: &Process, status: ExitStatus) {
+    table::remove(process.pid);
+    if process.pid != FIRST_PID.load(Ordering::Relaxed) {
+        return;
+    }
+    machine::control(format_args!(
+        "stats minor={} major={} retries={} signals={}",
+        trace::FAULTS_MINOR.load(Ordering::Relaxed),
+        trace::FAULTS_MAJOR.load(Ordering::Relaxed),
+        trace::RETRIES.load(Ordering::Relaxed),
+        trace::SIGNALS.load(Ordering::Relaxed),
+    ));
+    match status {
+        ExitStatus::Code(code) => machine::control(format_args!("exit {code}")),
+        ExitStatus::Signal(signal) => machine::control(format_args!("signal {}", signal.number())),
+    }
+    machine::exit(Exit::Done);
+}
+
+/// The first program's number.
+static FIRST_PID: AtomicU32 = AtomicU32::new(0);

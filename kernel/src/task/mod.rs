@@ -1,0 +1,105 @@
+//! Tasks: processes, their threads, and how they begin and end.
+//!
+//! Lock order: process table > family > signal state > run queue.
+
+pub mod exec;
+pub mod exit;
+pub mod fork;
+pub mod init;
+pub mod mm_cell;
+pub mod oom;
+pub mod process;
+pub mod rlimit;
+pub mod table;
+pub mod thread;
+pub mod wait;
+
+use core::sync::atomic::Ordering;
+
+use crate::arch::{PtRegs, ThreadState, irq};
+use crate::errno::Result;
+use crate::mm::uaccess::UserPtr;
+use crate::sched::{self, current};
+use crate::signal::{SigSet, Signal, ThreadSignals, deliver};
+
+pub use process::Process;
+pub use thread::Thread;
+use thread::flag;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// exit(2), low eight bits.
+    Code(u8),
+    /// Killed by a signal.
+    Signal(Signal),
+}
+
+impl ExitStatus {
+    /// As wait4(2) reports it.
+    pub fn to_wait_status(self) -> i32 {
+        match self {
+            ExitStatus::Code(code) => (code as i32) << 8,
+            ExitStatus::Signal(signal) => signal.number() as i32,
+        }
+    }
+}
+
+/// Does the work that is due before user code goes on: other threads, signals. Called by the architecture before every return
+/// to user mode on which the thread's flags show work; interrupts are off, and off again when it returns.
+pub fn exit_to_user_mode(regs: &mut PtRegs) {
+    let thread = current();
+    loop {
+        let work = thread.flags.load(Ordering::Acquire) & flag::EXIT_WORK;
+        if work == 0 {
+            return;
+        }
+        irq::enable();
+        if work & flag::NEED_RESCHED != 0 {
+            sched::schedule();
+        }
+        if work & flag::SIGPENDING != 0 {
+            deliver::deliver(regs);
+        }
+        let _ = irq::save();
+    }
+}
+
+/// The first thing that runs on a new kernel stack, with interrupts off. Returns for user threads, which go on to user mode.
+pub fn thread_start() {
+    sched::finish_switch();
+    let thread = current();
+    if let Some(entry) = thread.kernel_entry {
+        irq::enable();
+        entry();
+        exit::exit_kernel_thread();
+    }
+    let tid_address = thread.set_child_tid.load(Ordering::Relaxed) as usize;
+    if tid_address != 0 {
+        irq::enable();
+        // As on Linux, a word that cannot be written is no error.
+        let _ = UserPtr::<u32>::new(tid_address).write(thread.tid);
+        let _ = irq::save();
+    }
+}
+
+/// Starts a kernel thread that runs `entry`. `ENOMEM`.
+pub fn kernel_thread(name: &str, entry: fn()) -> Result {
+    let process = table::kernel_process();
+    let signals = ThreadSignals::new(SigSet(!0));
+    let thread = Thread::new(table::new_id(), process.clone(), ThreadState::new_kernel()?, signals, Some(entry))?;
+    log::debug!("kernel thread {} is {name}", thread.tid);
+    process.signals.lock().threads.push_back(thread.clone());
+    sched::spawn(thread);
+    Ok(())
+}
+
+/// Prepares the scheduler: the calling context becomes the idle thread. Once, at bring-up.
+pub fn start() -> Result {
+    let process = Process::kernel()?;
+    table::set_kernel_process(process.clone());
+    let idle = Thread::new(0, process, ThreadState::new_kernel()?, ThreadSignals::new(SigSet(!0)), Some(|| {}))?;
+    sched::start(idle);
+    Ok(())
+}
+

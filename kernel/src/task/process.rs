@@ -1,0 +1,261 @@
+//! A process: what its threads share.
+
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use intrusive_collections::{LinkedList, LinkedListAtomicLink, RBTreeAtomicLink, intrusive_adapter};
+
+use super::mm_cell::MmCell;
+use super::rlimit::Rlimits;
+use super::{ExitStatus, table};
+use crate::arch::PageTable;
+use crate::errno::Result;
+use crate::fs::{FileTable, FsContext};
+use crate::mm::Mm;
+use crate::sched::WaitQueue;
+use crate::sched::timer::AlarmClock;
+use crate::signal::{ProcessSignals, Signal, code, send};
+use crate::sync::{IrqLock, SpinLock, rank};
+
+intrusive_adapter!(pub ChildAdapter = Arc<Process>: Process { sibling_link => LinkedListAtomicLink });
+
+/// What wait4(2) can be told of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Events {
+    pub exited: Option<ExitStatus>,
+    /// Stopped by this signal, not reported yet.
+    pub stopped: Option<Signal>,
+    /// Continued, not reported yet.
+    pub continued: bool,
+}
+
+/// Times and counts of children that were waited for, and of threads that ended.
+#[derive(Default)]
+pub struct Usage {
+    pub cpu_ns: AtomicU64,
+    pub minor: AtomicU64,
+    pub major: AtomicU64,
+}
+
+impl Usage {
+    pub fn add(&self, cpu_ns: u64, minor: u64, major: u64) {
+        self.cpu_ns.fetch_add(cpu_ns, Ordering::Relaxed);
+        self.minor.fetch_add(minor, Ordering::Relaxed);
+        self.major.fetch_add(major, Ordering::Relaxed);
+    }
+}
+
+/// A process, or the kernel's own threads taken together.
+pub struct Process {
+    pub pid: u32,
+    mm: MmCell,
+    pub files: FileTable,
+    pub fs: FsContext,
+    pub rlimits: Rlimits,
+    /// Actions, shared queue, threads. Lock rank SIGNAL.
+    pub signals: IrqLock<ProcessSignals>,
+    /// The parent's pid. The parent is found through the table, as it may be gone.
+    parent: AtomicU32,
+    pub process_group: AtomicU32,
+    pub session: AtomicU32,
+    pub umask: AtomicU32,
+    /// Living and unreaped children. Lock rank FAMILY.
+    pub children: SpinLock<LinkedList<ChildAdapter>>,
+    /// What the parent has not waited for yet. Lock rank SIGNAL (never together with `signals`).
+    pub events: IrqLock<Events>,
+    /// The parent waits here for its children's events.
+    pub child_events: WaitQueue,
+    alarm: SpinLock<Option<AlarmClock>>,
+    alarm_interval: AtomicU64,
+    /// Of ended threads.
+    pub usage: Usage,
+    /// Of children that were waited for.
+    pub child_usage: Usage,
+    /// The name of the program (`comm`), NUL-padded.
+    pub name: SpinLock<[u8; 16]>,
+    /// Addresses for /proc/self: argument and environment strings, and the auxiliary vector.
+    pub layout: SpinLock<Layout>,
+    pub(super) table_link: RBTreeAtomicLink,
+    pub(super) sibling_link: LinkedListAtomicLink,
+}
+
+/// Where exec has put what it gave the program, user addresses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layout {
+    pub arg_start: usize,
+    pub arg_end: usize,
+    pub env_start: usize,
+    pub env_end: usize,
+    pub stack_start: usize,
+}
+
+impl Process {
+    /// The process of all kernel threads.
+    pub(super) fn kernel() -> Result<Arc<Process>> {
+        Self::with(0, None, FileTable::new(), FsContext::new()?, Rlimits::initial(), ProcessSignals::new())
+    }
+
+    /// The first user process, before it has a program.
+    pub(super) fn first(pid: u32, mm: Arc<Mm>, fs: FsContext) -> Result<Arc<Process>> {
+        Self::with(pid, Some(mm), FileTable::new(), fs, Rlimits::initial(), ProcessSignals::new())
+    }
+
+    /// A child with a copy of everything but the address space, which is given. Not in the table yet.
+    pub(super) fn fork(&self, pid: u32, mm: Arc<Mm>) -> Result<Arc<Process>> {
+        let signals = self.signals.lock().fork();
+        let child = Self::with(pid, Some(mm), self.files.fork()?, self.fs.fork()?, self.rlimits.fork(), signals)?;
+        child.parent.store(self.pid, Ordering::Relaxed);
+        for (to, from) in [
+            (&child.process_group, &self.process_group),
+            (&child.session, &self.session),
+            (&child.umask, &self.umask),
+        ] {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        *child.name.lock() = *self.name.lock();
+        let layout = *self.layout.lock();
+        *child.layout.lock() = layout;
+        Ok(child)
+    }
+
+    fn with(
+        pid: u32,
+        mm: Option<Arc<Mm>>,
+        files: FileTable,
+        fs: FsContext,
+        rlimits: Rlimits,
+        signals: ProcessSignals,
+    ) -> Result<Arc<Process>> {
+        Ok(Arc::try_new(Process {
+            pid,
+            mm: MmCell::new(mm),
+            files,
+            fs,
+            rlimits,
+            signals: IrqLock::new(rank::SIGNAL, signals),
+            parent: AtomicU32::new(0),
+            process_group: AtomicU32::new(pid),
+            session: AtomicU32::new(pid),
+            umask: AtomicU32::new(0o022),
+            children: SpinLock::new(rank::FAMILY, LinkedList::new(ChildAdapter::NEW)),
+            events: IrqLock::new(rank::SIGNAL, Events::default()),
+            child_events: WaitQueue::new(),
+            alarm: SpinLock::new(rank::FAMILY, None),
+            alarm_interval: AtomicU64::new(0),
+            usage: Usage::default(),
+            child_usage: Usage::default(),
+            name: SpinLock::new(rank::LEAF, [0; 16]),
+            layout: SpinLock::new(rank::LEAF, Layout::default()),
+            table_link: RBTreeAtomicLink::new(),
+            sibling_link: LinkedListAtomicLink::new(),
+        })?)
+    }
+
+    /// The address space; `None` for the kernel's process and after exit.
+    pub fn mm(&self) -> Option<Arc<Mm>> {
+        self.mm.get()
+    }
+
+    /// The address space of the current process, without taking a reference.
+    #[inline]
+    pub fn current_mm(&self) -> Option<&Mm> {
+        debug_assert!(core::ptr::eq(self, &*crate::sched::current().process));
+        // SAFETY: the caller is a thread of this process, as just asserted in debug builds; all callers go through `current()`. The
+        // borrow ends with the fault or call, before exec or exit replace the space.
+        unsafe { self.mm.own() }
+    }
+
+    /// Makes the address space that of this CPU. Threads of the kernel go on with the one that is there. Called by the scheduler
+    /// when it switches to a thread of this process.
+    pub(crate) fn activate_mm(&self) {
+        // SAFETY: the CPU is switching to a live thread of this process.
+        if let Some(mm) = unsafe { self.mm.own() } {
+            mm.activate();
+        }
+    }
+
+    /// Replaces the current process's address space and goes on in the new one, or in the kernel's own without one. The old one
+    /// goes with its last reference.
+    pub(super) fn replace_mm(&self, mm: Option<Arc<Mm>>) {
+        debug_assert!(core::ptr::eq(self, &*crate::sched::current().process));
+        match &mm {
+            Some(mm) => mm.activate(),
+            None => PageTable::deactivate(),
+        }
+        // SAFETY: exec and exit call this as the last live thread of the process, and hold no borrow of the old space.
+        drop(unsafe { self.mm.replace(mm) });
+    }
+
+    pub fn parent_pid(&self) -> u32 {
+        self.parent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_parent(&self, pid: u32) {
+        self.parent.store(pid, Ordering::Relaxed);
+    }
+
+    /// The parent, unless that is the kernel.
+    pub fn parent(&self) -> Option<Arc<Process>> {
+        table::find(self.parent_pid())
+    }
+
+    /// The parent is told that the process was stopped.
+    pub fn note_stopped(&self, signal: Signal) {
+        *self.events.lock() = Events { stopped: Some(signal), ..Events::default() };
+        if let Some(process) = table::find(self.pid) {
+            send::notify_parent(&process, code::CLD_STOPPED, signal.number() as i32);
+        }
+    }
+
+    /// The parent is told that the process goes on.
+    pub fn note_continued(&self) {
+        *self.events.lock() = Events { continued: true, ..Events::default() };
+        if let Some(process) = table::find(self.pid) {
+            send::notify_parent(&process, code::CLD_CONTINUED, Signal::SIGCONT.number() as i32);
+        }
+    }
+
+    /// CPU time of all threads, ns.
+    pub fn cpu_time_ns(&self) -> u64 {
+        let living: u64 = self.signals.lock().threads.iter().map(|thread| thread.sched.cpu_time_ns()).sum();
+        living + self.usage.cpu_ns.load(Ordering::Relaxed)
+    }
+
+    /// User and system time in clock ticks of 1/100 s. System time is not told apart yet.
+    pub fn cpu_times_in_ticks(&self) -> (i64, i64) {
+        ((self.cpu_time_ns() / 10_000_000) as i64, 0)
+    }
+
+    /// Sets ITIMER_REAL: first ring at `deadline_ns` since boot (`None`: never), then every `interval_ns` (0: once). `ENOMEM`.
+    pub fn set_alarm(self: &Arc<Self>, deadline_ns: Option<u64>, interval_ns: u64) -> Result {
+        let weak: Weak<Process> = Arc::downgrade(self);
+        let fresh = if self.alarm.lock().is_none() { Some(AlarmClock::new(weak)?) } else { None };
+        let mut alarm = self.alarm.lock();
+        if alarm.is_none() {
+            *alarm = fresh;
+        }
+        let Some(clock) = alarm.as_ref() else { return Ok(()) };
+        clock.cancel();
+        self.alarm_interval.store(interval_ns, Ordering::Relaxed);
+        if let Some(deadline) = deadline_ns {
+            clock.arm(deadline);
+        }
+        Ok(())
+    }
+
+    /// When ITIMER_REAL rings next, and its interval.
+    pub fn alarm(&self) -> (Option<u64>, u64) {
+        let deadline = self.alarm.lock().as_ref().and_then(AlarmClock::deadline_ns);
+        (deadline, self.alarm_interval_ns())
+    }
+
+    pub fn alarm_interval_ns(&self) -> u64 {
+        self.alarm_interval.load(Ordering::Relaxed)
+    }
+
+    /// Timers end with the process.
+    pub(super) fn drop_alarm(&self) {
+        let clock = self.alarm.lock().take();
+        drop(clock);
+    }
+}

@@ -1,0 +1,78 @@
+//! The process table, and the numbers of processes and threads.
+//!
+//! Lock rank: PROCESS_TABLE.
+
+use alloc::sync::Arc;
+use core::ops::Bound;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
+use spin::Once;
+
+use super::Process;
+use crate::sync::{SpinLock, rank};
+
+intrusive_adapter!(TableAdapter = Arc<Process>: Process { table_link => RBTreeAtomicLink });
+
+impl<'a> KeyAdapter<'a> for TableAdapter {
+    type Key = u32;
+    fn get_key(&self, process: &'a Process) -> u32 {
+        process.pid
+    }
+}
+
+/// The pid of the process that adopts orphans: the kernel's init, which has no program.
+pub const INIT_PID: u32 = 1;
+
+/// Highest number, as Linux's default `kernel.pid_max`.
+const PID_MAX: u32 = 32768;
+
+static TABLE: SpinLock<RBTree<TableAdapter>> = SpinLock::new(rank::PROCESS_TABLE, RBTree::new(TableAdapter::NEW));
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static LAST_ID: AtomicU32 = AtomicU32::new(INIT_PID);
+static KERNEL: Once<Arc<Process>> = Once::new();
+
+pub(super) fn set_kernel_process(process: Arc<Process>) {
+    KERNEL.call_once(|| process);
+}
+
+/// The process of all kernel threads. Panics before `task::start`.
+pub fn kernel_process() -> &'static Arc<Process> {
+    KERNEL.get().expect("task::start has run")
+}
+
+/// A number that no process has.
+pub fn new_id() -> u32 {
+    loop {
+        let last = LAST_ID.load(Ordering::Relaxed);
+        let id = if last + 1 >= PID_MAX { 300 } else { last + 1 };
+        if LAST_ID.compare_exchange(last, id, Ordering::Relaxed, Ordering::Relaxed).is_ok() && find(id).is_none() {
+            return id;
+        }
+    }
+}
+
+pub(super) fn insert(process: Arc<Process>) {
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    TABLE.lock().insert(process);
+}
+
+pub(super) fn remove(pid: u32) {
+    if TABLE.lock().find_mut(&pid).remove().is_some() {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Processes in the table, zombies included.
+pub fn count() -> usize {
+    COUNT.load(Ordering::Relaxed)
+}
+
+pub fn find(pid: u32) -> Option<Arc<Process>> {
+    TABLE.lock().find(&pid).clone_pointer()
+}
+
+/// The process with the lowest number above `pid`: for walking over all without holding the lock.
+pub fn next_above(pid: u32) -> Option<Arc<Process>> {
+    TABLE.lock().lower_bound(Bound::Excluded(&pid)).clone_pointer()
+}
