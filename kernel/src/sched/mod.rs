@@ -76,6 +76,11 @@ impl Entity {
         self.cpu_time.load(Ordering::Relaxed)
     }
 
+    /// How long the turn has lasted in which the thread, the current one, is now, ns.
+    pub fn current_turn_ns(&self) -> u64 {
+        time::now_ns().saturating_sub(self.since.load(Ordering::Relaxed))
+    }
+
     /// Charges the turn that ends at `now`.
     fn charge(&self, now: u64) {
         let ran = now.saturating_sub(self.since.swap(now, Ordering::Relaxed));

@@ -1,0 +1,425 @@
+//! System calls on processes: their birth and end, identity, limits and the scheduler.
+
+use core::sync::atomic::Ordering;
+
+use linux_raw_sys::{general as abi, prctl};
+
+use crate::arch::{PtRegs, USER_END};
+use crate::errno::{Errno, Result};
+use crate::mm::uaccess::{self, UserPtr};
+use crate::sched::{self, current};
+use crate::signal::info::SigInfo;
+use crate::signal::{Detail, Signal, code};
+use crate::task::exec::strings::Strings;
+use crate::task::fork::{ForkOptions, fork};
+use crate::task::process::Usage;
+use crate::task::rlimit::Limit;
+use crate::task::wait::{Event, Options, Waited, Which, wait};
+use crate::task::{ExitStatus, Process, exec, exit, table};
+
+type Args = [usize; 6];
+
+/// fork(2) and vfork(2), whose child gets a copy too.
+pub fn sys_fork(regs: &mut PtRegs) -> Result<usize> {
+    Ok(fork(regs, ForkOptions::default())?.pid as usize)
+}
+
+/// clone(2), as far as it makes processes: threads and namespaces are `EINVAL`.
+pub fn sys_clone(regs: &mut PtRegs) -> Result<usize> {
+    let [flags, stack, parent_tid, child_tid, tls, _] = regs.syscall_args();
+    let flags = flags as u32;
+    let known = abi::CSIGNAL
+        | abi::CLONE_CHILD_SETTID
+        | abi::CLONE_CHILD_CLEARTID
+        | abi::CLONE_PARENT_SETTID
+        | abi::CLONE_SETTLS
+        | abi::CLONE_VFORK
+        | abi::CLONE_DETACHED;
+    let vfork = flags & abi::CLONE_VFORK != 0;
+    // A vfork child that would share memory gets a copy, which it cannot tell from the real thing before it calls exec.
+    let allowed = if vfork { known | abi::CLONE_VM } else { known };
+    if flags & !allowed != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let wants = |flag, value| (flags & flag != 0).then_some(value);
+    let child = fork(
+        regs,
+        ForkOptions {
+            stack,
+            tls: wants(abi::CLONE_SETTLS, tls),
+            set_child_tid: wants(abi::CLONE_CHILD_SETTID, child_tid),
+            clear_child_tid: wants(abi::CLONE_CHILD_CLEARTID, child_tid),
+        },
+    )?;
+    if flags & abi::CLONE_PARENT_SETTID != 0 {
+        let _ = UserPtr::<u32>::new(parent_tid).write(child.pid);
+    }
+    Ok(child.pid as usize)
+}
+
+/// execve(2).
+pub fn sys_execve(regs: &mut PtRegs) -> Result<usize> {
+    let [path, argv, envp, ..] = regs.syscall_args();
+    let path = uaccess::read_string(path, abi::PATH_MAX as usize, Errno::ENAMETOOLONG)?;
+    let (argv, envp) = (Strings::from_user(argv)?, Strings::from_user(envp)?);
+    exec::exec(regs, &path, argv, &envp)?;
+    Ok(0)
+}
+
+/// exit(2): ends the thread.
+pub fn sys_exit(&[status, ..]: &Args) -> Result<usize> {
+    exit::exit_thread(ExitStatus::Code(status as u8))
+}
+
+/// exit_group(2).
+pub fn sys_exit_group(&[status, ..]: &Args) -> Result<usize> {
+    exit::exit_group(ExitStatus::Code(status as u8))
+}
+
+/// wait4(2).
+pub fn sys_wait4(&[pid, status, options, usage, ..]: &Args) -> Result<usize> {
+    let flags = options as u32;
+    if flags & !(abi::WNOHANG | abi::WUNTRACED | abi::WCONTINUED | abi::__WALL | abi::__WCLONE | abi::__WNOTHREAD) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let which = match pid as i32 {
+        -1 => Which::Any,
+        0 => Which::Group(current().process.process_group.load(Ordering::Relaxed)),
+        i32::MIN => return Err(Errno::ESRCH),
+        pid if pid > 0 => Which::Pid(pid as u32),
+        group => Which::Group(group.unsigned_abs()),
+    };
+    let options = Options {
+        no_hang: flags & abi::WNOHANG != 0,
+        exited: true,
+        stopped: flags & abi::WUNTRACED != 0,
+        continued: flags & abi::WCONTINUED != 0,
+        keep: false,
+    };
+    let Some(Waited { child, event }) = wait(which, options)? else { return Ok(0) };
+    if let Some(status) = UserPtr::<i32>::optional(status) {
+        status.write(event.to_wait_status())?;
+    }
+    if let Some(usage) = UserPtr::optional(usage) {
+        usage.write(rusage(&[&child.usage, &child.child_usage]))?;
+    }
+    Ok(child.pid as usize)
+}
+
+/// waitid(2).
+pub fn sys_waitid(&[id_type, id, info, options, usage, _]: &Args) -> Result<usize> {
+    let flags = options as u32;
+    let events = abi::WEXITED | abi::WSTOPPED | abi::WCONTINUED;
+    if flags & events == 0 || flags & !(events | abi::WNOHANG | abi::WNOWAIT | abi::__WALL | abi::__WNOTHREAD) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let which = match id_type as u32 {
+        abi::P_ALL => Which::Any,
+        abi::P_PID => Which::Pid(id as u32),
+        abi::P_PGID if id == 0 => Which::Group(current().process.process_group.load(Ordering::Relaxed)),
+        abi::P_PGID => Which::Group(id as u32),
+        _ => return Err(Errno::EINVAL),
+    };
+    let options = Options {
+        no_hang: flags & abi::WNOHANG != 0,
+        exited: flags & abi::WEXITED != 0,
+        stopped: flags & abi::WSTOPPED != 0,
+        continued: flags & abi::WCONTINUED != 0,
+        keep: flags & abi::WNOWAIT != 0,
+    };
+    let waited = wait(which, options)?;
+    if let Some((usage, waited)) = UserPtr::optional(usage).zip(waited.as_ref()) {
+        usage.write(rusage(&[&waited.child.usage, &waited.child.child_usage]))?;
+    }
+    if info != 0 {
+        match &waited {
+            Some(waited) => uaccess::write_bytes(info, &child_info(waited).to_abi())?,
+            // As on Linux: signo and pid are zero, which tells that nothing was found.
+            None => uaccess::write_bytes(info, &[0; 28])?,
+        }
+    }
+    Ok(0)
+}
+
+fn child_info(waited: &Waited) -> SigInfo {
+    let (code, status) = match waited.event {
+        Event::Exited(ExitStatus::Code(status)) => (code::CLD_EXITED, status as i32),
+        Event::Exited(ExitStatus::Signal(signal)) => (code::CLD_KILLED, signal.number() as i32),
+        Event::Stopped(signal) => (code::CLD_STOPPED, signal.number() as i32),
+        Event::Continued => (code::CLD_CONTINUED, Signal::SIGCONT.number() as i32),
+    };
+    let detail = Detail::Child { pid: waited.child.pid, uid: 0, status, utime: 0, stime: 0 };
+    SigInfo { signal: Signal::SIGCHLD, code, detail }
+}
+
+/// struct rusage: two times of seconds and microseconds, and fourteen numbers.
+fn rusage(usages: &[&Usage]) -> [i64; 18] {
+    let sum = |get: fn(&Usage) -> u64| usages.iter().map(|usage| get(usage)).sum::<u64>();
+    let cpu_us = sum(|usage| usage.cpu_ns.load(Ordering::Relaxed)) / 1000;
+    let mut words = [0; 18];
+    words[0] = (cpu_us / 1_000_000) as i64;
+    words[1] = (cpu_us % 1_000_000) as i64;
+    words[8] = sum(|usage| usage.minor.load(Ordering::Relaxed)) as i64;
+    words[9] = sum(|usage| usage.major.load(Ordering::Relaxed)) as i64;
+    words
+}
+
+/// getrusage(2).
+pub fn sys_getrusage(&[who, to, ..]: &Args) -> Result<usize> {
+    let thread = current();
+    let own = Usage::default();
+    own.add(
+        thread.sched.cpu_time_ns() + thread.sched.current_turn_ns(),
+        thread.faults.minor.load(Ordering::Relaxed),
+        thread.faults.major.load(Ordering::Relaxed),
+    );
+    let words = match who as i32 {
+        0 => rusage(&[&own, &thread.process.usage]),
+        1 => rusage(&[&own]),
+        -1 => rusage(&[&thread.process.child_usage]),
+        _ => return Err(Errno::EINVAL),
+    };
+    UserPtr::new(to).write(words).map(|()| 0)
+}
+
+/// getpid(2).
+pub fn sys_getpid(_: &Args) -> Result<usize> {
+    Ok(current().process.pid as usize)
+}
+
+/// gettid(2).
+pub fn sys_gettid(_: &Args) -> Result<usize> {
+    Ok(current().tid as usize)
+}
+
+/// getppid(2).
+pub fn sys_getppid(_: &Args) -> Result<usize> {
+    Ok(current().process.parent_pid() as usize)
+}
+
+/// getuid(2), geteuid(2), getgid(2), getegid(2): everybody is root.
+pub fn sys_get_root_id(_: &Args) -> Result<usize> {
+    Ok(0)
+}
+
+/// setuid(2) and its kin: root may become nobody but root here.
+pub fn sys_set_root_id(args: &Args) -> Result<usize> {
+    if args[0] as u32 == 0 { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+/// getresuid(2), getresgid(2).
+pub fn sys_getresid(&[real, effective, saved, ..]: &Args) -> Result<usize> {
+    for pointer in [real, effective, saved] {
+        UserPtr::<u32>::new(pointer).write(0)?;
+    }
+    Ok(0)
+}
+
+/// getgroups(2): root is in its own group only.
+pub fn sys_getgroups(&[size, list, ..]: &Args) -> Result<usize> {
+    match size as i32 {
+        size if size < 0 => Err(Errno::EINVAL),
+        0 => Ok(1),
+        _ => UserPtr::<u32>::new(list).write(0).map(|()| 1),
+    }
+}
+
+/// The process with this number, or the current one for 0. `ESRCH`.
+fn process_or_self(pid: usize) -> Result<alloc::sync::Arc<Process>> {
+    match pid as i32 {
+        0 => Ok(current().process.clone()),
+        pid => u32::try_from(pid).ok().and_then(table::find).ok_or(Errno::ESRCH),
+    }
+}
+
+/// getpgid(2).
+pub fn sys_getpgid(&[pid, ..]: &Args) -> Result<usize> {
+    Ok(process_or_self(pid)?.process_group.load(Ordering::Relaxed) as usize)
+}
+
+/// getpgrp(2).
+pub fn sys_getpgrp(_: &Args) -> Result<usize> {
+    Ok(current().process.process_group.load(Ordering::Relaxed) as usize)
+}
+
+/// getsid(2).
+pub fn sys_getsid(&[pid, ..]: &Args) -> Result<usize> {
+    Ok(process_or_self(pid)?.session.load(Ordering::Relaxed) as usize)
+}
+
+/// setpgid(2).
+pub fn sys_setpgid(&[pid, group, ..]: &Args) -> Result<usize> {
+    let own = &current().process;
+    let group = u32::try_from(group as i32).map_err(|_| Errno::EINVAL)?;
+    let process = process_or_self(pid)?;
+    if process.pid != own.pid && process.parent_pid() != own.pid {
+        return Err(Errno::ESRCH);
+    }
+    let session = own.session.load(Ordering::Relaxed);
+    let is_leader = process.session.load(Ordering::Relaxed) == process.pid;
+    if is_leader || process.session.load(Ordering::Relaxed) != session {
+        return Err(Errno::EPERM);
+    }
+    let group = if group == 0 { process.pid } else { group };
+    let exists = group == process.pid || group_in_session(group, session);
+    if !exists {
+        return Err(Errno::EPERM);
+    }
+    process.process_group.store(group, Ordering::Relaxed);
+    Ok(0)
+}
+
+fn group_in_session(group: u32, session: u32) -> bool {
+    let mut pid = 0;
+    while let Some(process) = table::next_above(pid) {
+        pid = process.pid;
+        if process.process_group.load(Ordering::Relaxed) == group {
+            return process.session.load(Ordering::Relaxed) == session;
+        }
+    }
+    false
+}
+
+/// setsid(2).
+pub fn sys_setsid(_: &Args) -> Result<usize> {
+    let process = &current().process;
+    if process.process_group.load(Ordering::Relaxed) == process.pid {
+        return Err(Errno::EPERM);
+    }
+    process.session.store(process.pid, Ordering::Relaxed);
+    process.process_group.store(process.pid, Ordering::Relaxed);
+    Ok(process.pid as usize)
+}
+
+/// set_tid_address(2).
+pub fn sys_set_tid_address(&[address, ..]: &Args) -> Result<usize> {
+    let thread = current();
+    thread.clear_child_tid.store(address as u64, Ordering::Relaxed);
+    Ok(thread.tid as usize)
+}
+
+/// set_robust_list(2): accepted; without threads there is nobody to tell of an owner's death.
+pub fn sys_set_robust_list(&[_, len, ..]: &Args) -> Result<usize> {
+    if len == 24 { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+/// arch_prctl(2).
+pub fn sys_arch_prctl(&[operation, address, ..]: &Args) -> Result<usize> {
+    let thread = current();
+    let user = || if address < USER_END { Ok(address) } else { Err(Errno::EPERM) };
+    match operation as u32 {
+        ARCH_SET_FS => thread.arch.set_fs_base(user()?),
+        ARCH_SET_GS => thread.arch.set_gs_base(user()?),
+        ARCH_GET_FS => UserPtr::<usize>::new(address).write(thread.arch.fs_base())?,
+        ARCH_GET_GS => UserPtr::<usize>::new(address).write(thread.arch.gs_base())?,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+// `asm/prctl.h`, which linux-raw-sys leaves out.
+const ARCH_SET_GS: u32 = 0x1001;
+const ARCH_SET_FS: u32 = 0x1002;
+const ARCH_GET_FS: u32 = 0x1003;
+const ARCH_GET_GS: u32 = 0x1004;
+
+/// prctl(2): the thread's name; other options are `EINVAL`.
+pub fn sys_prctl(&[option, argument, ..]: &Args) -> Result<usize> {
+    let process = &current().process;
+    match option as u32 {
+        prctl::PR_SET_NAME => {
+            let mut name = [0; 16];
+            let text = uaccess::read_string(argument, 16, Errno::EFAULT);
+            match text {
+                Ok(text) => name[..text.len().min(15)].copy_from_slice(&text[..text.len().min(15)]),
+                // Longer names are cut.
+                Err(_) => uaccess::read_bytes(argument, &mut name[..15])?,
+            }
+            *process.name.lock() = name;
+            Ok(0)
+        }
+        prctl::PR_GET_NAME => {
+            let name = *process.name.lock();
+            uaccess::write_bytes(argument, &name).map(|()| 0)
+        }
+        prctl::PR_GET_DUMPABLE => Ok(1),
+        prctl::PR_SET_DUMPABLE if argument <= 1 => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// prlimit64(2).
+pub fn sys_prlimit64(&[pid, resource, new, old, ..]: &Args) -> Result<usize> {
+    let process = process_or_self(pid)?;
+    let before = process.rlimits.get(resource)?;
+    if let Some(new) = UserPtr::<[u64; 2]>::optional(new) {
+        let [soft, hard] = new.read()?;
+        process.rlimits.set(resource, Limit { soft, hard })?;
+    }
+    if let Some(old) = UserPtr::<[u64; 2]>::optional(old) {
+        old.write([before.soft, before.hard])?;
+    }
+    Ok(0)
+}
+
+/// getrlimit(2).
+pub fn sys_getrlimit(&[resource, to, ..]: &Args) -> Result<usize> {
+    let limit = current().process.rlimits.get(resource)?;
+    UserPtr::<[u64; 2]>::new(to).write([limit.soft, limit.hard]).map(|()| 0)
+}
+
+/// setrlimit(2).
+pub fn sys_setrlimit(&[resource, from, ..]: &Args) -> Result<usize> {
+    let [soft, hard] = UserPtr::<[u64; 2]>::new(from).read()?;
+    current().process.rlimits.set(resource, Limit { soft, hard }).map(|()| 0)
+}
+
+/// sched_yield(2).
+pub fn sys_sched_yield(_: &Args) -> Result<usize> {
+    sched::yield_now();
+    Ok(0)
+}
+
+/// sched_getaffinity(2): one CPU. Returns the bytes written, as the call itself does.
+pub fn sys_sched_getaffinity(&[pid, size, mask, ..]: &Args) -> Result<usize> {
+    process_or_self(pid)?;
+    if size < 8 || size % 8 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    UserPtr::<u64>::new(mask).write(1)?;
+    Ok(8)
+}
+
+/// sched_setaffinity(2): any set with the one CPU in it.
+pub fn sys_sched_setaffinity(&[pid, size, mask, ..]: &Args) -> Result<usize> {
+    process_or_self(pid)?;
+    let mut first = [0; 1];
+    uaccess::read_bytes(mask, &mut first[..size.min(1)])?;
+    if first[0] & 1 == 1 { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+/// getcpu(2).
+pub fn sys_getcpu(&[cpu, node, ..]: &Args) -> Result<usize> {
+    for pointer in [cpu, node] {
+        if let Some(pointer) = UserPtr::<u32>::optional(pointer) {
+            pointer.write(0)?;
+        }
+    }
+    Ok(0)
+}
+
+/// sched_getscheduler(2): everybody is SCHED_OTHER.
+pub fn sys_sched_getscheduler(&[pid, ..]: &Args) -> Result<usize> {
+    process_or_self(pid).map(|_| 0)
+}
+
+/// sched_getparam(2).
+pub fn sys_sched_getparam(&[pid, to, ..]: &Args) -> Result<usize> {
+    process_or_self(pid)?;
+    UserPtr::<i32>::new(to).write(0).map(|()| 0)
+}
+
+/// getpriority(2): 20 minus the nice value, which is always 0.
+pub fn sys_getpriority(&[which, ..]: &Args) -> Result<usize> {
+    if which <= 2 { Ok(20) } else { Err(Errno::EINVAL) }
+}
