@@ -1,0 +1,173 @@
+//! A software MMU: page tables as maps, and a TLB that forgets nothing by itself.
+
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+
+use crate::errno::OutOfMemory;
+use crate::mm::VirtAddr;
+use crate::mm::frame::{Frame, FrameNumber};
+use crate::mm::pte::{Pte, PteFlags};
+
+type Entries = Arc<Mutex<BTreeMap<usize, Pte>>>;
+
+/// A user address space's translations.
+pub struct PageTable {
+    entries: Entries,
+}
+
+struct Mmu {
+    active: Option<Entries>,
+    tlb: HashMap<usize, Pte>,
+}
+
+static MMU: LazyLock<Mutex<Mmu>> = LazyLock::new(|| Mutex::new(Mmu { active: None, tlb: HashMap::new() }));
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// A stale translation.
+#[must_use = "a stale translation survives until this is flushed"]
+pub struct TlbFlush(usize);
+
+impl TlbFlush {
+    pub fn flush(self) {
+        lock(&MMU).tlb.remove(&self.0);
+    }
+
+    pub fn ignore(self) {}
+}
+
+fn key(address: VirtAddr) -> usize {
+    address.page().get()
+}
+
+/// The frame that an entry owned.
+fn owned(pte: Pte) -> Option<Frame> {
+    // SAFETY: entries without SPECIAL own a reference, given to `map` or `replace`, and the entry has just been taken out.
+    (!pte.flags.contains(PteFlags::SPECIAL)).then(|| unsafe { Frame::from_raw(pte.frame) })
+}
+
+impl PageTable {
+    pub fn new() -> Result<PageTable, OutOfMemory> {
+        Ok(PageTable { entries: Entries::default() })
+    }
+
+    pub fn get(&self, address: VirtAddr) -> Option<Pte> {
+        lock(&self.entries).get(&key(address)).copied()
+    }
+
+    pub fn map(&mut self, address: VirtAddr, frame: Frame, flags: PteFlags) -> Result<(), (OutOfMemory, Frame)> {
+        let pte = Pte { frame: frame.into_raw(), flags: flags - PteFlags::SPECIAL };
+        let before = lock(&self.entries).insert(key(address), pte);
+        assert!(before.is_none(), "{address:?} was mapped already");
+        Ok(())
+    }
+
+    pub fn map_special(&mut self, address: VirtAddr, frame: FrameNumber, flags: PteFlags) -> Result<(), OutOfMemory> {
+        let before = lock(&self.entries).insert(key(address), Pte { frame, flags: flags | PteFlags::SPECIAL });
+        assert!(before.is_none(), "{address:?} was mapped already");
+        Ok(())
+    }
+
+    pub fn replace(&mut self, address: VirtAddr, frame: Frame, flags: PteFlags) -> (Option<Frame>, TlbFlush) {
+        let pte = Pte { frame: frame.into_raw(), flags: flags - PteFlags::SPECIAL };
+        let before = lock(&self.entries).insert(key(address), pte).expect("a present entry");
+        (owned(before), TlbFlush(key(address)))
+    }
+
+    pub fn set_flags(&mut self, address: VirtAddr, flags: PteFlags) -> TlbFlush {
+        let mut entries = lock(&self.entries);
+        let pte = entries.get_mut(&key(address)).expect("a present entry");
+        pte.flags = flags | (pte.flags & PteFlags::SPECIAL);
+        TlbFlush(key(address))
+    }
+
+    pub fn unmap_range(
+        &mut self,
+        start: VirtAddr,
+        end: VirtAddr,
+        f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
+    ) {
+        let removed: Vec<(usize, Pte)> = {
+            let mut entries = lock(&self.entries);
+            let pages: Vec<usize> = entries.range(start.get()..end.get()).map(|(&page, _)| page).collect();
+            pages.into_iter().filter_map(|page| entries.remove(&page).map(|pte| (page, pte))).collect()
+        };
+        for (page, pte) in removed {
+            TlbFlush(page).flush();
+            if let Some(address) = VirtAddr::new(page) {
+                f(address, pte, owned(pte));
+            }
+        }
+    }
+
+    pub fn protect_range(&mut self, start: VirtAddr, end: VirtAddr, f: impl FnMut(VirtAddr, Pte) -> PteFlags) {
+        let mut f = f;
+        for (&page, pte) in lock(&self.entries).range_mut(start.get()..end.get()) {
+            if let Some(address) = VirtAddr::new(page) {
+                pte.flags = f(address, *pte) | (pte.flags & PteFlags::SPECIAL);
+            }
+            TlbFlush(page).flush();
+        }
+    }
+
+    pub fn copy_range(
+        &mut self,
+        child: &mut PageTable,
+        start: VirtAddr,
+        end: VirtAddr,
+        share_writable: bool,
+    ) -> (u64, Result<(), OutOfMemory>) {
+        let mut copied = 0;
+        for (&page, pte) in lock(&self.entries).range_mut(start.get()..end.get()) {
+            if !share_writable {
+                pte.flags.remove(PteFlags::WRITE);
+                TlbFlush(page).flush();
+            }
+            if !pte.flags.contains(PteFlags::SPECIAL) {
+                // SAFETY: the parent's entry holds a reference.
+                let _ = unsafe { Frame::share(pte.frame) }.into_raw();
+                copied += 1;
+            }
+            lock(&child.entries).insert(page, *pte);
+        }
+        (copied, Ok(()))
+    }
+
+    pub fn activate(&self) {
+        let mut mmu = lock(&MMU);
+        if mmu.active.as_ref().is_none_or(|active| !Arc::ptr_eq(active, &self.entries)) {
+            mmu.tlb.clear();
+            mmu.active = Some(self.entries.clone());
+        }
+    }
+
+    pub fn deactivate() {
+        let mut mmu = lock(&MMU);
+        mmu.tlb.clear();
+        mmu.active = None;
+    }
+}
+
+impl Drop for PageTable {
+    fn drop(&mut self) {
+        assert!(lock(&self.entries).is_empty(), "a page table was dropped with pages in it");
+    }
+}
+
+/// What the hardware does with an address: the entry, from the TLB if it is there, or filled into it.
+pub(super) fn translate(address: usize) -> Option<Pte> {
+    let page = address & !(crate::mm::PAGE_SIZE - 1);
+    let mut mmu = lock(&MMU);
+    if let Some(pte) = mmu.tlb.get(&page) {
+        return Some(*pte);
+    }
+    let pte = lock(mmu.active.as_ref()?).get(&page).copied()?;
+    if pte.flags.contains(PteFlags::NONE) {
+        return None;
+    }
+    mmu.tlb.insert(page, pte);
+    Some(pte)
+}
