@@ -6,7 +6,7 @@
 //! table's spin lock.
 
 use alloc::sync::Arc;
-use core::ops::Bound;
+use intrusive_collections::Bound;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use intrusive_collections::RBTree;
@@ -16,7 +16,7 @@ use super::frame::Frame;
 use super::pte::Pte;
 use super::vma::{Vma, VmaAdapter};
 use crate::arch::{PageTable, USER_END};
-use crate::errno::{Errno, OutOfMemory, Result};
+use crate::errno::{Errno, Result};
 use crate::sched::{Interrupted, RwSleepLock, RwSleepReadGuard, RwSleepWriteGuard, Sleep};
 use crate::sync::{SpinLock, rank};
 

@@ -7,7 +7,7 @@
 //! Lock rank: TIMER, released before an action runs. Actions run in the timer interrupt.
 
 use alloc::sync::{Arc, Weak};
-use core::ops::Bound;
+use intrusive_collections::Bound;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, UnsafeRef, intrusive_adapter};

@@ -3,8 +3,10 @@
 //! Spin locks are never held across a context switch, so a CPU's held ranks are one bit set; `sched` asserts that it is
 //! empty when it switches. Sleeping locks are counted per thread. Two locks of one rank are never held together.
 
-#[cfg(debug_assertions)]
-use core::sync::atomic::{AtomicU32, Ordering};
+#[cfg(all(debug_assertions, target_os = "none"))]
+use core::sync::atomic::AtomicU32;
+#[cfg(all(debug_assertions, target_os = "none"))]
+use core::sync::atomic::Ordering;
 
 /// A lock's place in the order; smaller is further out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +43,7 @@ pub const FRAMES: Rank = Rank(28);
 pub const LOG: Rank = Rank(30);
 
 /// Ranks of the spin locks that this CPU holds, one bit each.
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, target_os = "none"))]
 static HELD: AtomicU32 = AtomicU32::new(0);
 
 /// Notes that a spin lock of `rank` is being taken. Panics in debug builds if the order is broken.

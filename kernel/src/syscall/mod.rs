@@ -4,6 +4,7 @@
 //! on get the registers themselves. A number without a handler is `ENOSYS`, and is logged the first time.
 
 pub mod memory;
+pub mod poll;
 pub mod process;
 pub mod signal;
 pub mod time;

@@ -103,3 +103,16 @@ pub fn start() -> Result {
     Ok(())
 }
 
+
+/// A user process whose thread runs `entry` in the kernel: tests on the simulated machine.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn spawn_test_process(entry: fn()) -> Result {
+    let process = Process::first(table::new_id(), crate::mm::Mm::new()?, crate::fs::FsContext::new()?)?;
+    process.set_parent(table::INIT_PID);
+    let signals = ThreadSignals::new(SigSet::EMPTY);
+    let thread = Thread::new(process.pid, process.clone(), ThreadState::new_kernel()?, signals, Some(entry))?;
+    process.signals.lock().threads.push_back(thread.clone());
+    table::insert(process);
+    sched::spawn(thread);
+    Ok(())
+}

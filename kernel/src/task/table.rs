@@ -3,7 +3,7 @@
 //! Lock rank: PROCESS_TABLE.
 
 use alloc::sync::Arc;
-use core::ops::Bound;
+use intrusive_collections::Bound;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};

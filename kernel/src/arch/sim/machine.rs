@@ -9,7 +9,6 @@ use std::sync::{Mutex, OnceLock};
 use crate::arch::Exit;
 use crate::mm::Mm;
 use crate::sched::{self, current};
-use crate::signal::{SigSet, ThreadSignals};
 use crate::task;
 
 pub const STDIN_IRQ: u8 = 0;
@@ -62,11 +61,6 @@ pub fn run_test(body: impl FnOnce() + Send + 'static) {
 /// The current process's address space.
 pub fn current_mm() -> std::sync::Arc<Mm> {
     current().process.mm().expect("a test has an address space")
-}
-
-/// The signal state of a test's thread.
-pub(crate) fn test_signals() -> ThreadSignals {
-    ThreadSignals::new(SigSet::EMPTY)
 }
 
 pub fn exit(exit: Exit) -> ! {

@@ -6,12 +6,12 @@ use super::{PtRegs, USER_END};
 use crate::mm::PAGE_SIZE;
 use crate::mm::fault::{Access, FaultInfo, FaultVerdict, handle_page_fault};
 use crate::mm::pte::PteFlags;
-use crate::signal::{SigInfo, Signal};
+use crate::signal::Signal;
 
 /// How often an access is made again before it counts as a livelock.
 const MAX_FAULTS: usize = 1000;
 
-/// Why an access of simulated user code did not succeed.
+/// Why an access of simulated user code did not succeed. Signals are reported, not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserFault {
     Signal(Signal, i32),
@@ -45,10 +45,7 @@ fn resolve(regs: &mut PtRegs, address: usize, access: Access) -> Result<*mut u8,
 fn user_access(address: usize, access: Access) -> Result<*mut u8, UserFault> {
     let mut regs = PtRegs::new_user(0, 0);
     resolve(&mut regs, address, access).map_err(|verdict| match verdict {
-        FaultVerdict::Signal { signal, code } => {
-            crate::signal::force(SigInfo::fault(signal, code, address));
-            UserFault::Signal(signal, code)
-        }
+        FaultVerdict::Signal { signal, code } => UserFault::Signal(signal, code),
         _ => UserFault::Interrupted,
     })
 }

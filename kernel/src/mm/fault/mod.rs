@@ -11,6 +11,8 @@ mod flags;
 mod handler;
 pub mod outcome;
 mod signal;
+#[cfg(all(test, not(target_os = "none")))]
+mod tests;
 
 use core::sync::atomic::Ordering;
 

@@ -49,30 +49,30 @@ pub struct FaultOutcome<'mm> {
 }
 
 impl<'mm> FaultOutcome<'mm> {
-    pub(super) fn done(guard: MmapReadGuard<'mm>) -> Self {
+    pub fn done(guard: MmapReadGuard<'mm>) -> Self {
         FaultOutcome { outcome: Outcome::Done(guard), major: false }
     }
 
-    pub(super) fn error(error: FaultError, guard: MmapReadGuard<'mm>) -> Self {
+    pub fn error(error: FaultError, guard: MmapReadGuard<'mm>) -> Self {
         FaultOutcome { outcome: Outcome::Error(error, guard), major: false }
     }
 
     /// The caller has released the lock.
-    pub(super) fn completed() -> Self {
+    pub fn completed() -> Self {
         FaultOutcome { outcome: Outcome::Completed, major: false }
     }
 
     /// The caller has released the lock.
-    pub(super) fn retry() -> Self {
+    pub fn retry() -> Self {
         FaultOutcome { outcome: Outcome::Retry, major: false }
     }
 
-    pub(super) fn major(self) -> Self {
+    pub fn major(self) -> Self {
         FaultOutcome { major: true, ..self }
     }
 
     /// The outcome as Linux's flag word. For the signal check, the statistics and traces; not for deciding.
-    pub(super) fn flags(&self) -> VmFault {
+    pub fn flags(&self) -> VmFault {
         let mut flags = match &self.outcome {
             Outcome::Done(_) => VmFault::empty(),
             Outcome::Error(error, _) => error.bits(),

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use linux_raw_sys::{auxvec as at, general};
+use linux_raw_sys::auxvec as at;
 
 use super::load::Image;
 use super::strings::Strings;
@@ -114,7 +114,7 @@ fn pointers(strings: &Strings, start: usize) -> impl Iterator<Item = usize> {
 
 fn auxiliary_vector(image: &Image, path_at: usize, platform_at: usize, random_at: usize) -> [(u32, usize); 19] {
     [
-        (general::AT_MINSIGSTKSZ, arch::min_frame_size()),
+        (at::AT_MINSIGSTKSZ, arch::min_frame_size()),
         (at::AT_HWCAP, arch::machine::hwcap()),
         (at::AT_PAGESZ, PAGE_SIZE),
         (at::AT_CLKTCK, CLOCK_TICKS),
