@@ -8,8 +8,6 @@ pub mod fault;
 pub mod frame;
 #[cfg(target_os = "none")]
 pub mod heap;
-#[cfg(target_os = "none")]
-pub mod kernel_map;
 pub mod map;
 pub mod page_cache;
 pub mod pte;

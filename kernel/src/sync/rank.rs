@@ -37,6 +37,8 @@ pub const DEVICE: Rank = Rank(22);
 pub const LEAF: Rank = Rank(24);
 /// Kernel heap and kernel mappings.
 pub const HEAP: Rank = Rank(26);
+/// Kernel page tables.
+pub const KERNEL_MAP: Rank = Rank(27);
 /// Frame allocator.
 pub const FRAMES: Rank = Rank(28);
 /// The log, which everybody may write to.

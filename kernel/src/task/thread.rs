@@ -25,6 +25,8 @@ pub mod flag {
     pub const EXIT_WORK: u32 = SIGPENDING | NEED_RESCHED;
     /// SIGKILL is in the private queue: waits that only fatal signals end are over.
     pub const FATAL_SIGNAL: u32 = 1 << 2;
+    /// The FPU registers are another thread's: the architecture loads the thread's own on the way to user mode.
+    pub const NEED_FPU: u32 = 1 << 3;
 }
 
 /// Fault counts of a thread, as in getrusage(2).

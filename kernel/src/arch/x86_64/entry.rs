@@ -1,0 +1,370 @@
+//! The ways into the kernel and out of it, in assembly.
+//!
+//! Every way in leaves a full `PtRegs` on the kernel stack, GS pointing at this CPU's data, and AC clear; the ways out undo it.
+//! From user mode the GS base is exchanged. Vectors with a stack of their own (NMI, #DF, #MC, #DB) may come when the saved CS does
+//! not tell which GS base is in place, so they look at the base itself: the kernel's is negative as a number.
+
+use core::arch::{global_asm, naked_asm};
+use core::mem::offset_of;
+
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::{LStar, Msr, SFMask};
+use x86_64::registers::rflags::RFlags;
+
+use super::exception::{bad_return, exception};
+use super::fpu;
+use super::gdt::{KERNEL_CS, SYSRET_BASE, USER_CS, USER_DS};
+use super::percpu::{CURRENT, KERNEL_SP, USER_SP};
+use super::regs::{PT_REGS_SIZE, PtRegs, flags};
+use crate::syscall;
+use crate::task::Thread;
+use crate::task::thread::flag;
+
+/// Distance of two stubs, bytes.
+pub(super) const STUB_SIZE: usize = 16;
+
+const FLAGS: usize = offset_of!(Thread, flags);
+/// What keeps a thread from returning to user mode at once.
+const WORK: u32 = flag::EXIT_WORK | flag::NEED_FPU;
+
+const RIP: usize = offset_of!(PtRegs, rip);
+const CS: usize = offset_of!(PtRegs, cs);
+const RFLAGS: usize = offset_of!(PtRegs, rflags);
+const RSP: usize = offset_of!(PtRegs, rsp);
+const RCX: usize = offset_of!(PtRegs, rcx);
+const R11: usize = offset_of!(PtRegs, r11);
+const GS_BASE: u32 = 0xc000_0101;
+
+/// Flags that SYSCALL clears: interrupts stay off until the kernel stack is in use.
+const SYSCALL_MASK: u64 = (flags::IF | flags::DF | flags::TF | flags::AC | flags::NT | flags::RF) as u64;
+
+// One stub per vector: makes the stack look alike whether or not the hardware pushed an error code, and puts the vector where the
+// common code swaps it with RDI.
+global_asm!(
+    ".pushsection .text.entry_stubs, \"ax\"",
+    ".balign 16",
+    ".global faultline_stubs",
+    "faultline_stubs:",
+    ".set vector, 0",
+    ".rept 256",
+    ".balign 16",
+    ".if vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30",
+    ".else",
+    "push -1",
+    ".endif",
+    ".if vector > 127",
+    "push vector - 256",
+    ".else",
+    "push vector",
+    ".endif",
+    ".if vector == 1 || vector == 2 || vector == 8 || vector == 18",
+    "jmp {paranoid}",
+    ".else",
+    "jmp {common}",
+    ".endif",
+    ".set vector, vector + 1",
+    ".endr",
+    ".popsection",
+    paranoid = sym paranoid_entry,
+    common = sym common_entry,
+);
+
+unsafe extern "C" {
+    static faultline_stubs: u8;
+}
+
+/// Address of the stub of vector 0.
+pub(super) fn stubs_start() -> usize {
+    &raw const faultline_stubs as usize
+}
+
+/// Saves the registers above the error code; RDI holds the vector afterwards.
+macro_rules! save_registers {
+    () => {
+        "xchg rdi, [rsp]
+         push rsi
+         push rdx
+         push rcx
+         push rax
+         push r8
+         push r9
+         push r10
+         push r11
+         push rbx
+         push rbp
+         push r12
+         push r13
+         push r14
+         push r15
+         cld
+         pushfq
+         and dword ptr [rsp], 0xfffbffff
+         popfq"
+    };
+}
+
+macro_rules! restore_registers {
+    () => {
+        "pop r15
+         pop r14
+         pop r13
+         pop r12
+         pop rbp
+         pop rbx
+         pop r11
+         pop r10
+         pop r9
+         pop r8
+         pop rax
+         pop rcx
+         pop rdx
+         pop rsi
+         pop rdi"
+    };
+}
+
+/// Exceptions and interrupts on the ordinary stack.
+#[unsafe(naked)]
+unsafe extern "C" fn common_entry() {
+    naked_asm!(
+        save_registers!(),
+        "test byte ptr [rsp + {cs}], 3",
+        "jz 2f",
+        "swapgs",
+        "2:",
+        "movzx esi, dil",
+        "mov rdi, rsp",
+        "lea rbp, [rsp + {rip} - 8]",
+        "call {exception}",
+        "test byte ptr [rsp + {cs}], 3",
+        "jnz {to_user}",
+        "jmp {to_kernel}",
+        cs = const CS,
+        rip = const RIP,
+        exception = sym exception,
+        to_user = sym return_to_user,
+        to_kernel = sym return_to_kernel,
+    );
+}
+
+/// Exceptions on a stack of the interrupt stack table. One from user mode goes on on the thread's own stack, where it may sleep.
+#[unsafe(naked)]
+unsafe extern "C" fn paranoid_entry() {
+    naked_asm!(
+        save_registers!(),
+        "test byte ptr [rsp + {cs}], 3",
+        "jnz 3f",
+        "mov r12, rdi",
+        "mov ecx, {gs_base}",
+        "rdmsr",
+        "xor ebx, ebx",
+        "test edx, edx",
+        "js 2f",
+        "swapgs",
+        "mov ebx, 1",
+        "2:",
+        "lfence",
+        "movzx esi, r12b",
+        "mov rdi, rsp",
+        "call {exception}",
+        "test ebx, ebx",
+        "jz 4f",
+        "swapgs",
+        "4:",
+        "jmp {to_kernel}",
+        "3:",
+        "swapgs",
+        "movzx eax, dil",
+        "mov rsi, rsp",
+        "mov rdi, gs:[{kernel_sp}]",
+        "sub rdi, {size}",
+        "mov rdx, rdi",
+        "mov ecx, {words}",
+        "rep movsq",
+        "mov rsp, rdx",
+        "mov rdi, rsp",
+        "mov esi, eax",
+        "call {exception}",
+        "jmp {to_user}",
+        cs = const CS,
+        gs_base = const GS_BASE,
+        kernel_sp = const KERNEL_SP,
+        size = const PT_REGS_SIZE,
+        words = const PT_REGS_SIZE / 8,
+        exception = sym exception,
+        to_user = sym return_to_user,
+        to_kernel = sym return_to_kernel,
+    );
+}
+
+/// Back to interrupted kernel code. The registers are on the stack.
+#[unsafe(naked)]
+unsafe extern "C" fn return_to_kernel() {
+    naked_asm!("cli", restore_registers!(), "add rsp, 8", "iretq");
+}
+
+/// The common way to user mode: does the work that is due and leaves by IRETQ. The registers are on the stack.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn return_to_user() {
+    naked_asm!(
+        "2:",
+        "cli",
+        "mov rax, gs:[{current}]",
+        "test dword ptr [rax + {flags}], {work}",
+        "jz 3f",
+        "mov rdi, rsp",
+        "call {do_work}",
+        "3:",
+        // IRETQ to a non-canonical address would fault in the kernel.
+        "mov rax, [rsp + {rip}]",
+        "shl rax, 16",
+        "sar rax, 16",
+        "cmp rax, [rsp + {rip}]",
+        "jne 4f",
+        restore_registers!(),
+        "add rsp, 8",
+        "swapgs",
+        "iretq",
+        "4:",
+        "mov rdi, rsp",
+        "call {bad_return}",
+        "jmp 2b",
+        current = const CURRENT,
+        flags = const FLAGS,
+        work = const WORK,
+        do_work = sym exit_work,
+        bad_return = sym bad_return,
+        rip = const RIP,
+    );
+}
+
+/// SYSCALL lands here on the user's stack, with interrupts off (SDM volume 2, SYSCALL).
+#[unsafe(naked)]
+unsafe extern "C" fn syscall_entry() {
+    naked_asm!(
+        "swapgs",
+        "mov gs:[{user_sp}], rsp",
+        "mov rsp, gs:[{kernel_sp}]",
+        "push {user_ds}",
+        "push qword ptr gs:[{user_sp}]",
+        "push r11",
+        "push {user_cs}",
+        "push rcx",
+        // The number is 32 bits wide; negative ones are not calls.
+        "movsxd rax, eax",
+        "push rax",
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "push rcx",
+        "push rax",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov rdi, rsp",
+        "xor ebp, ebp",
+        "sti",
+        "call {dispatch}",
+        "cli",
+        "mov rax, gs:[{current}]",
+        "test dword ptr [rax + {flags}], {work}",
+        "jnz 2f",
+        // SYSRET only where it does exactly what IRETQ would: RCX and R11 are what it loads, the address is one that cannot fault, and
+        // no flag is set that it treats differently.
+        "mov rcx, [rsp + {rcx}]",
+        "cmp rcx, [rsp + {rip}]",
+        "jne 2f",
+        "mov rax, rcx",
+        "shr rax, 47",
+        "jnz 2f",
+        "mov r11, [rsp + {r11}]",
+        "cmp r11, [rsp + {rflags}]",
+        "jne 2f",
+        "test r11d, {not_sysret}",
+        "jnz 2f",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "add rsp, 8",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rax",
+        "add rsp, 8",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "mov rsp, [rsp + {rsp_from_orig}]",
+        "swapgs",
+        "sysretq",
+        "2:",
+        "jmp {to_user}",
+        user_sp = const USER_SP,
+        kernel_sp = const KERNEL_SP,
+        user_ds = const USER_DS,
+        user_cs = const USER_CS,
+        dispatch = sym syscall_dispatch,
+        current = const CURRENT,
+        flags = const FLAGS,
+        work = const WORK,
+        rcx = const RCX,
+        rip = const RIP,
+        r11 = const R11,
+        rflags = const RFLAGS,
+        not_sysret = const (flags::TF | flags::RF),
+        rsp_from_orig = const RSP - offset_of!(PtRegs, orig_rax),
+        to_user = sym return_to_user,
+    );
+}
+
+extern "C" fn syscall_dispatch(regs: &mut PtRegs) {
+    syscall::dispatch(regs);
+}
+
+/// The slow part of the way to user mode: signals and other threads first, then the FPU registers. Interrupts are off.
+extern "C" fn exit_work(regs: &mut PtRegs) {
+    crate::task::exit_to_user_mode(regs);
+    fpu::load_for_user();
+}
+
+/// What a new kernel stack runs first: `switch` returns here, with the user registers right above.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn thread_entry() {
+    naked_asm!(
+        "xor ebp, ebp",
+        "call {start}",
+        "jmp {to_user}",
+        start = sym thread_start,
+        to_user = sym return_to_user,
+    );
+}
+
+extern "C" fn thread_start() {
+    crate::task::thread_start();
+}
+
+/// Leaves for user mode with the registers at `regs`, which becomes the bottom of the stack in use.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn jump_to_user(regs: *const PtRegs) -> ! {
+    naked_asm!("mov rsp, rdi", "jmp {to_user}", to_user = sym return_to_user);
+}
+
+/// Programs SYSCALL. Once per CPU.
+pub(super) fn init() {
+    LStar::write(VirtAddr::new(syscall_entry as *const () as u64));
+    SFMask::write(RFlags::from_bits_truncate(SYSCALL_MASK));
+    // STAR: bits 32.. hold the kernel's code selector, bits 48.. what SYSRET starts from (SDM volume 3, 5.8.8).
+    let star = u64::from(KERNEL_CS) << 32 | u64::from(SYSRET_BASE) << 48;
+    // SAFETY: the selectors are those of this kernel's GDT.
+    unsafe { Msr::new(0xc000_0081).write(star) };
+}

@@ -1,0 +1,60 @@
+//! CPU features: which there are, and turning on those that protect the kernel.
+
+use core::arch::x86_64::__cpuid_count;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+use x86_64::registers::model_specific::{Efer, EferFlags};
+
+static SMAP: AtomicBool = AtomicBool::new(false);
+
+fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
+    __cpuid_count(leaf, subleaf)
+}
+
+/// Turns on write protection, no-execute, and, where the CPU has them, SMEP, SMAP and UMIP. Once.
+pub(super) fn init() {
+    let extended = if cpuid(0, 0).eax >= 7 { cpuid(7, 0) } else { cpuid(0, 0) };
+    let has_leaf_7 = cpuid(0, 0).eax >= 7;
+    let mut cr4 = Cr4::read() | Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
+    cr4.remove(Cr4Flags::FSGSBASE);
+    if has_leaf_7 {
+        cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, extended.ebx & (1 << 7) != 0);
+        cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, extended.ebx & (1 << 20) != 0);
+        cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, extended.ecx & (1 << 2) != 0);
+        SMAP.store(extended.ebx & (1 << 20) != 0, Ordering::Relaxed);
+    }
+    if has_xsave() {
+        cr4 |= Cr4Flags::OSXSAVE;
+    }
+    // SAFETY: the features are there, and the kernel obeys them: user memory is touched only between STAC and CLAC, and the lower half
+    // holds nothing that the kernel executes.
+    unsafe {
+        Cr4::write(cr4);
+        let cr0 = (Cr0::read() | Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR)
+            - (Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED);
+        Cr0::write(cr0);
+        Efer::update(|efer| *efer |= EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS);
+    }
+}
+
+/// Whether SMAP is on, so that STAC and CLAC exist.
+#[inline]
+pub(super) fn smap() -> bool {
+    SMAP.load(Ordering::Relaxed)
+}
+
+/// Whether the CPU has XSAVE.
+pub(super) fn has_xsave() -> bool {
+    cpuid(1, 0).ecx & (1 << 26) != 0
+}
+
+/// Whether the CPU has RDRAND.
+pub(super) fn has_rdrand() -> bool {
+    cpuid(1, 0).ecx & (1 << 30) != 0
+}
+
+/// AT_HWCAP: the feature bits of CPUID leaf 1 in EDX.
+pub(super) fn hwcap() -> usize {
+    cpuid(1, 0).edx as usize
+}

@@ -1,0 +1,239 @@
+//! The user's FPU, SSE and AVX registers, kept with XSAVE (SDM volume 1, chapter 13), or FXSAVE on CPUs without it.
+//!
+//! The kernel itself never touches them. They stay in the CPU across system calls, interrupts and kernel threads, and are saved
+//! only when another thread needs them: `PerCpu::fpu_owner` says whose they are, and a thread that is switched to while they are
+//! another's loads its own on the way to user mode (flag NEED_FPU).
+
+use alloc::alloc::{Allocator, Global};
+use core::alloc::Layout;
+use core::arch::asm;
+use core::arch::x86_64::__cpuid_count;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::thread::ThreadState;
+use super::{features, percpu};
+use crate::errno::OutOfMemory;
+use crate::sched::current;
+use crate::task::thread::flag;
+
+/// Size of the FXSAVE image, which begins every XSAVE area.
+pub(super) const FXSAVE_SIZE: usize = 512;
+/// Size of the header after it.
+pub(super) const HEADER_SIZE: usize = 64;
+/// State components: x87 and SSE, which are always there.
+pub(super) const FP_SSE: u64 = 0b11;
+const AVX512: u64 = 0b111 << 5;
+const WANTED: u64 = FP_SSE | 1 << 2 | AVX512;
+
+const MXCSR_DEFAULT: u32 = 0x1f80;
+const FCW_DEFAULT: u16 = 0x37f;
+const FSW_OFFSET: usize = 2;
+pub(super) const MXCSR_OFFSET: usize = 24;
+const MXCSR_MASK_OFFSET: usize = 28;
+/// What the mask is where the CPU does not say (SDM volume 1, 11.6.6).
+const MXCSR_MASK_DEFAULT: u32 = 0xffbf;
+
+static COMPONENTS: AtomicU64 = AtomicU64::new(0);
+static SIZE: AtomicU32 = AtomicU32::new(FXSAVE_SIZE as u32);
+static MXCSR_MASK: AtomicU32 = AtomicU32::new(MXCSR_MASK_DEFAULT);
+
+/// Enables the state components that both CPU and kernel know. After `features::init` and the heap.
+pub(super) fn init() -> Result<(), OutOfMemory> {
+    if features::has_xsave() {
+        let supported = u64::from(__cpuid_count(0xd, 0).eax) & WANTED;
+        // AVX-512's components come together or not at all.
+        let components = if supported & AVX512 == AVX512 { supported } else { supported & !AVX512 };
+        // SAFETY: CR4.OSXSAVE is set, the components are supported, and x87 is among them.
+        unsafe {
+            asm!("xsetbv", in("ecx") 0, in("eax") components as u32, in("edx") (components >> 32) as u32,
+                options(nomem, nostack));
+        }
+        COMPONENTS.store(components, Ordering::Relaxed);
+        SIZE.store(__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
+    }
+    let area = Area::new()?;
+    // SAFETY: an area has room for an FXSAVE image and is aligned.
+    unsafe { asm!("fxsave64 [{}]", in(reg) area.start.as_ptr(), options(nostack)) };
+    let mask = u32::from_ne_bytes(area.read(MXCSR_MASK_OFFSET));
+    if mask != 0 {
+        MXCSR_MASK.store(mask, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// The components in use, as in XCR0; 0 without XSAVE.
+pub(super) fn components() -> u64 {
+    COMPONENTS.load(Ordering::Relaxed)
+}
+
+/// Bytes of a state area.
+pub(super) fn size() -> usize {
+    SIZE.load(Ordering::Relaxed) as usize
+}
+
+/// Bits of MXCSR that may be set; others fault when loaded.
+pub(super) fn mxcsr_mask() -> u32 {
+    MXCSR_MASK.load(Ordering::Relaxed)
+}
+
+/// Memory for one thread's state.
+pub(super) struct Area {
+    start: NonNull<u8>,
+}
+
+// SAFETY: plain memory that its owner has alone.
+unsafe impl Send for Area {}
+
+impl Area {
+    fn layout() -> Layout {
+        Layout::from_size_align(size(), 64).expect("a size from the CPU")
+    }
+
+    /// The initial state.
+    pub fn new() -> Result<Area, OutOfMemory> {
+        let memory = Global.allocate_zeroed(Self::layout())?;
+        let mut area = Area { start: memory.cast() };
+        area.reset();
+        Ok(area)
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the area is `size()` bytes of initialised memory.
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), size()) }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), size()) }
+    }
+
+    pub fn read<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut value = [0; N];
+        value.copy_from_slice(&self.bytes()[at..at + N]);
+        value
+    }
+
+    pub fn write(&mut self, at: usize, value: &[u8]) {
+        self.bytes_mut()[at..at + value.len()].copy_from_slice(value);
+    }
+
+    /// Back to the initial state: an empty header means that for all components (SDM volume 1, 13.6); MXCSR is read all the same.
+    pub fn reset(&mut self) {
+        self.bytes_mut().fill(0);
+        self.write(0, &FCW_DEFAULT.to_ne_bytes());
+        self.write(MXCSR_OFFSET, &MXCSR_DEFAULT.to_ne_bytes());
+    }
+
+    /// Takes the registers in.
+    fn save(&mut self) {
+        let area = self.start.as_ptr();
+        // SAFETY: the area is large enough for what is enabled, and aligned to 64.
+        unsafe {
+            match components() {
+                0 => asm!("fxsave64 [{}]", in(reg) area, options(nostack)),
+                _ => asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack)),
+            }
+        }
+    }
+
+    /// Puts the contents into the registers. They are valid: saved by the CPU, or checked by `sigframe`.
+    fn load(&self) {
+        let area = self.start.as_ptr();
+        // SAFETY: as in `save`; the contents do not fault, as said above.
+        unsafe {
+            match components() {
+                0 => asm!("fxrstor64 [{}]", in(reg) area, options(nostack)),
+                _ => asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack)),
+            }
+        }
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new` with the same layout.
+        unsafe { Global.deallocate(self.start, Self::layout()) };
+    }
+}
+
+fn owner() -> *const ThreadState {
+    // SAFETY: this CPU's own field; interrupt handlers do not use it, and the kernel is not preempted.
+    unsafe { *percpu::this().fpu_owner.get() }
+}
+
+fn set_owner(state: *const ThreadState) {
+    // SAFETY: as above.
+    unsafe { *percpu::this().fpu_owner.get() = state };
+}
+
+/// The next thread is switched to: whether the registers are its own.
+pub(super) fn switch_to(next: &crate::task::Thread) {
+    if core::ptr::eq(owner(), &next.arch) {
+        next.clear_flag(flag::NEED_FPU);
+    } else {
+        next.set_flag(flag::NEED_FPU);
+    }
+}
+
+/// Loads the current thread's state if the registers are not its own. On the way to user mode, interrupts off.
+pub(super) fn load_for_user() {
+    let thread = current();
+    if !thread.has_flag(flag::NEED_FPU) {
+        return;
+    }
+    thread.clear_flag(flag::NEED_FPU);
+    let before = owner();
+    if core::ptr::eq(before, &thread.arch) {
+        return;
+    }
+    // SAFETY: an owner is alive: `forget` runs before a state goes. Nobody uses its area, as it is not the current thread.
+    if let Some(before) = unsafe { before.as_ref() } {
+        before.with_fpu(Area::save);
+    }
+    thread.arch.with_fpu(|area| area.load());
+    set_owner(&raw const thread.arch);
+}
+
+/// Runs `f` on the current thread's state, brought up to date; the registers stay as they are.
+pub(super) fn with_current<R>(f: impl FnOnce(&mut Area) -> R) -> R {
+    let thread = current();
+    thread.arch.with_fpu(|area| {
+        if core::ptr::eq(owner(), &thread.arch) {
+            area.save();
+        }
+        f(area)
+    })
+}
+
+/// Replaces the current thread's state by what `f` makes of it; it is loaded on the way to user mode.
+pub(super) fn replace_current<R>(f: impl FnOnce(&mut Area) -> R) -> R {
+    let thread = current();
+    if core::ptr::eq(owner(), &thread.arch) {
+        set_owner(core::ptr::null());
+    }
+    thread.set_flag(flag::NEED_FPU);
+    thread.arch.with_fpu(f)
+}
+
+/// A thread's state goes: its registers are nobody's.
+pub(super) fn forget(state: &ThreadState) {
+    if core::ptr::eq(owner(), state) {
+        set_owner(core::ptr::null());
+    }
+}
+
+/// Unmasked SSE exceptions that are flagged, in MXCSR's low bits.
+pub(super) fn mxcsr_exceptions() -> u32 {
+    let mxcsr = with_current(|area| u32::from_ne_bytes(area.read(MXCSR_OFFSET)));
+    mxcsr & !(mxcsr >> 7) & 0x3f
+}
+
+/// Unmasked x87 exceptions that are flagged, in the status word's low bits.
+pub(super) fn x87_exceptions() -> u32 {
+    let (control, status) = with_current(|area| {
+        (u16::from_ne_bytes(area.read(0)), u16::from_ne_bytes(area.read(FSW_OFFSET)))
+    });
+    u32::from(status & !control & 0x3f)
+}

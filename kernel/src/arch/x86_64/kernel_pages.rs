@@ -1,0 +1,196 @@
+//! The kernel's half of every address space: the direct map, and pages mapped one by one (heap, stacks).
+//!
+//! All top-level entries of the kernel's half are filled at bring-up, so that every address space shares them for ever.
+//!
+//! Lock rank: KERNEL_MAP.
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use x86_64::instructions::tlb;
+use x86_64::registers::control::Cr3;
+
+use super::page_table::bits;
+use crate::errno::OutOfMemory;
+use crate::mm::PAGE_SIZE;
+use crate::mm::frame::{Frame, FrameNumber, Purpose};
+use crate::sync::{IrqLock, rank};
+
+/// Entries of a table.
+pub(super) const ENTRIES: usize = 512;
+/// The first top-level entry of the kernel's half.
+pub(super) const KERNEL_HALF: usize = 256;
+
+static DIRECT_MAP: AtomicUsize = AtomicUsize::new(0);
+static ROOT: AtomicU64 = AtomicU64::new(0);
+
+/// Held while kernel pages are mapped or unmapped.
+static EDIT: IrqLock<()> = IrqLock::new(rank::KERNEL_MAP, ());
+
+/// The memory of a frame, in the direct map.
+#[inline]
+pub fn frame_ptr(frame: FrameNumber) -> *mut u8 {
+    (DIRECT_MAP.load(Ordering::Relaxed) + frame.phys() as usize) as *mut u8
+}
+
+/// Fills a frame with zeros. The caller owns it.
+#[inline]
+pub fn zero_frame(frame: FrameNumber) {
+    // SAFETY: the frame is 512 words, owned by the caller.
+    unsafe {
+        core::arch::asm!("rep stosq", inout("rcx") ENTRIES => _, inout("rdi") frame_ptr(frame) => _, in("rax") 0,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Copies a frame. The caller owns `dst` and keeps `src`.
+#[inline]
+pub fn copy_frame(src: FrameNumber, dst: FrameNumber) {
+    // SAFETY: two frames of 512 words that do not overlap.
+    unsafe {
+        core::arch::asm!("rep movsq", inout("rcx") ENTRIES => _, inout("rsi") frame_ptr(src) => _,
+            inout("rdi") frame_ptr(dst) => _, options(nostack, preserves_flags));
+    }
+}
+
+/// An entry of a page table.
+pub(super) fn entry(table: FrameNumber, index: usize) -> *mut u64 {
+    debug_assert!(index < ENTRIES);
+    // SAFETY: the index lies in the table's frame.
+    unsafe { frame_ptr(table).cast::<u64>().add(index) }
+}
+
+/// The index into a table of `level` (0: the lowest).
+pub(super) fn index(address: usize, level: u32) -> usize {
+    address >> (12 + 9 * level) & (ENTRIES - 1)
+}
+
+pub(super) fn frame_in(entry: u64) -> FrameNumber {
+    FrameNumber(((entry & bits::ADDRESS) >> 12) as u32)
+}
+
+/// Learns where the bootloader put the direct map.
+pub(super) fn set_direct_map(offset: usize) {
+    DIRECT_MAP.store(offset, Ordering::Relaxed);
+    ROOT.store(Cr3::read().0.start_address().as_u64(), Ordering::Relaxed);
+}
+
+/// Physical address of the kernel's own top-level table.
+pub(super) fn root() -> u64 {
+    ROOT.load(Ordering::Relaxed)
+}
+
+pub(super) fn root_frame() -> FrameNumber {
+    FrameNumber((root() >> 12) as u32)
+}
+
+/// Fills the kernel's half, empties the user's, and makes everything that can be written not executable. After the frame allocator, once;
+/// the kernel's own GDT is in place.
+pub(super) fn harden() -> Result<(), OutOfMemory> {
+    for slot in 0..ENTRIES {
+        let top = entry(root_frame(), slot);
+        // SAFETY: the table is the active one; its lower half holds only what the bootloader needed, and new tables are empty.
+        unsafe {
+            if slot < KERNEL_HALF {
+                *top = 0;
+            } else if *top & bits::PRESENT == 0 {
+                *top = Frame::alloc_zeroed(Purpose::Kernel)?.into_raw().phys() | bits::PRESENT | bits::WRITE;
+            } else {
+                forbid_writable_code(frame_in(*top), 2);
+            }
+        }
+    }
+    tlb::flush_all();
+    Ok(())
+}
+
+/// W^X for everything below a table.
+fn forbid_writable_code(table: FrameNumber, level: u32) {
+    for index in 0..ENTRIES {
+        let at = entry(table, index);
+        // SAFETY: an entry of a kernel table, changed by the only CPU that runs.
+        let value = unsafe { *at };
+        if value & bits::PRESENT == 0 {
+            continue;
+        }
+        let leaf = level == 0 || value & bits::HUGE != 0;
+        if !leaf {
+            forbid_writable_code(frame_in(value), level - 1);
+        } else if value & bits::WRITE != 0 {
+            // SAFETY: as above; what can be written is data.
+            unsafe { *at = value | bits::NO_EXECUTE };
+        }
+    }
+}
+
+/// The lowest-level entry for a kernel address, with the tables to it; `None` if a table is missing.
+fn find_entry(address: usize) -> Option<*mut u64> {
+    let mut table = root_frame();
+    for level in (1..4).rev() {
+        // SAFETY: an entry of a kernel table.
+        let value = unsafe { *entry(table, index(address, level)) };
+        if value & bits::PRESENT == 0 || value & bits::HUGE != 0 {
+            return None;
+        }
+        table = frame_in(value);
+    }
+    Some(entry(table, index(address, 0)))
+}
+
+fn make_tables(address: usize) -> Result<(), OutOfMemory> {
+    let mut table = root_frame();
+    for level in (1..4).rev() {
+        let at = entry(table, index(address, level));
+        // SAFETY: an entry of a kernel table, under the lock.
+        unsafe {
+            if *at & bits::PRESENT == 0 {
+                *at = Frame::alloc_zeroed(Purpose::Kernel)?.into_raw().phys() | bits::PRESENT | bits::WRITE;
+            }
+            table = frame_in(*at);
+        }
+    }
+    Ok(())
+}
+
+/// Maps a frame at a kernel address where nothing is: data, not executable.
+pub fn map_kernel_page(address: usize, frame: Frame) -> Result<(), OutOfMemory> {
+    let _edit = EDIT.lock();
+    make_tables(address)?;
+    let at = find_entry(address).expect("the tables were just made");
+    // SAFETY: the entry is empty (its owner maps it once), so no translation can be stale.
+    unsafe {
+        debug_assert_eq!(*at, 0);
+        *at = frame.into_raw().phys() | bits::PRESENT | bits::WRITE | bits::NO_EXECUTE;
+    }
+    Ok(())
+}
+
+/// Unmaps a page of [`map_kernel_page`]; its frame comes back.
+pub(super) fn unmap_kernel_page(address: usize) -> Option<Frame> {
+    let _edit = EDIT.lock();
+    let at = find_entry(address)?;
+    // SAFETY: the entry was made by `map_kernel_page`, which put a reference in; the translation is flushed before the frame is anybody's.
+    unsafe {
+        let value = core::mem::take(&mut *at);
+        tlb::flush(x86_64::VirtAddr::new_truncate(address as u64));
+        (value & bits::PRESENT != 0).then(|| Frame::from_raw(frame_in(value)))
+    }
+}
+
+/// Physical address of kernel memory; `None` if it is not mapped.
+pub fn phys_of(address: usize) -> Option<u64> {
+    let mut table = root_frame();
+    for level in (0..4).rev() {
+        // SAFETY: an entry of a kernel table.
+        let value = unsafe { *entry(table, index(address, level)) };
+        if value & bits::PRESENT == 0 {
+            return None;
+        }
+        if level == 0 || value & bits::HUGE != 0 {
+            let offset = address & ((PAGE_SIZE << (9 * level)) - 1);
+            let base = (value & bits::ADDRESS) as usize & !((PAGE_SIZE << (9 * level)) - 1);
+            return Some((base + offset) as u64);
+        }
+        table = frame_in(value);
+    }
+    None
+}

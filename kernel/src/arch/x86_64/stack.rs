@@ -1,0 +1,76 @@
+//! Kernel stacks: in a part of the address space of their own, with an unmapped guard page below each.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::kernel_pages::{map_kernel_page, unmap_kernel_page};
+use crate::errno::OutOfMemory;
+use crate::mm::PAGE_SIZE;
+use crate::mm::frame::{Frame, Purpose};
+use crate::sync::{IrqLock, rank};
+
+/// Where stacks lie.
+const BASE: usize = 0xffff_e000_0000_0000;
+/// Usable size of a stack, bytes.
+const SIZE: usize = 32 << 10;
+const PAGES: usize = SIZE / PAGE_SIZE;
+/// Distance of two stacks: the guard page is at the lower end.
+const SLOT: usize = SIZE + PAGE_SIZE;
+/// Most stacks there can be; pid numbers end at the same count.
+const SLOTS: usize = 65536;
+
+/// Free slots, one bit each, with a hint where to look first.
+static USED: IrqLock<[u64; SLOTS / 64]> = IrqLock::new(rank::LEAF, [0; SLOTS / 64]);
+static HINT: AtomicU32 = AtomicU32::new(0);
+
+/// One thread's kernel stack.
+pub(super) struct KernelStack {
+    slot: usize,
+    mapped: usize,
+}
+
+impl KernelStack {
+    pub fn new() -> Result<KernelStack, OutOfMemory> {
+        let mut stack = KernelStack { slot: take_slot().ok_or(OutOfMemory)?, mapped: 0 };
+        for page in 0..PAGES {
+            let frame = Frame::alloc_zeroed(Purpose::Kernel)?;
+            map_kernel_page(stack.page(page), frame)?;
+            stack.mapped += 1;
+        }
+        Ok(stack)
+    }
+
+    fn page(&self, index: usize) -> usize {
+        BASE + self.slot * SLOT + PAGE_SIZE + index * PAGE_SIZE
+    }
+
+    /// The address above the stack, where it begins.
+    pub fn top(&self) -> usize {
+        BASE + (self.slot + 1) * SLOT
+    }
+}
+
+impl Drop for KernelStack {
+    fn drop(&mut self) {
+        for page in 0..self.mapped {
+            drop(unmap_kernel_page(self.page(page)));
+        }
+        USED.lock()[self.slot / 64] &= !(1 << (self.slot % 64));
+        HINT.fetch_min((self.slot / 64) as u32, Ordering::Relaxed);
+    }
+}
+
+fn take_slot() -> Option<usize> {
+    let mut used = USED.lock();
+    let hint = HINT.load(Ordering::Relaxed) as usize;
+    let word = (hint..used.len()).chain(0..hint).find(|&word| used[word] != u64::MAX)?;
+    HINT.store(word as u32, Ordering::Relaxed);
+    let bit = used[word].trailing_ones() as usize;
+    used[word] |= 1 << bit;
+    Some(word * 64 + bit)
+}
+
+/// Whether `address` is in the guard page of a stack: a stack overflow.
+pub(super) fn is_guard_page(address: usize) -> bool {
+    let end = BASE + SLOTS * SLOT;
+    (BASE..end).contains(&address) && (address - BASE) % SLOT < PAGE_SIZE
+}

@@ -1,0 +1,148 @@
+//! Copies between kernel and user memory, and the exception table that lets them fail.
+//!
+//! The routines below are the only kernel code that may fault on user addresses. The table is their three address ranges: a fault in
+//! one that cannot be resolved continues at its fixup.
+
+use core::arch::global_asm;
+
+use super::regs::PtRegs;
+use super::{USER_END, features};
+
+// `faultline_copy(rdi: destination, rsi: source, rdx: bytes) -> rax: bytes not copied`, and `faultline_clear(rdi, rdx)` likewise. Words
+// first, as each turn of a string instruction counts; a fault among them goes on byte by byte, so that the count is exact.
+global_asm!(
+    ".pushsection .text.uaccess, \"ax\"",
+    ".global faultline_copy, faultline_clear",
+    "faultline_copy:",
+    "mov rcx, rdx",
+    "shr rcx, 3",
+    "faultline_copy_words:",
+    "rep movsq",
+    "faultline_copy_words_end:",
+    "mov ecx, edx",
+    "and ecx, 7",
+    "faultline_copy_bytes:",
+    "rep movsb",
+    "faultline_copy_bytes_end:",
+    "mov rax, rcx",
+    "ret",
+    "faultline_copy_words_fixup:",
+    "and edx, 7",
+    "lea rcx, [rdx + rcx * 8]",
+    "jmp faultline_copy_bytes",
+    "faultline_clear:",
+    "xor eax, eax",
+    "mov rcx, rdx",
+    "shr rcx, 3",
+    "faultline_clear_words:",
+    "rep stosq",
+    "faultline_clear_words_end:",
+    "mov ecx, edx",
+    "and ecx, 7",
+    "faultline_clear_bytes:",
+    "rep stosb",
+    "faultline_clear_bytes_end:",
+    "mov rax, rcx",
+    "ret",
+    "faultline_clear_words_fixup:",
+    "and edx, 7",
+    "lea rcx, [rdx + rcx * 8]",
+    "jmp faultline_clear_bytes",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    fn faultline_copy(dst: usize, src: usize, len: usize) -> usize;
+    fn faultline_clear(dst: usize, unused: usize, len: usize) -> usize;
+    static faultline_copy_words: u8;
+    static faultline_copy_words_end: u8;
+    static faultline_copy_words_fixup: u8;
+    static faultline_copy_bytes: u8;
+    static faultline_copy_bytes_end: u8;
+    static faultline_clear_words: u8;
+    static faultline_clear_words_end: u8;
+    static faultline_clear_words_fixup: u8;
+    static faultline_clear_bytes: u8;
+    static faultline_clear_bytes_end: u8;
+}
+
+/// Sends the interrupted context to its fixup, if it is a user copy; whether it was.
+pub(super) fn fixup(regs: &mut PtRegs) -> bool {
+    let table = [
+        (&raw const faultline_copy_words, &raw const faultline_copy_words_end, &raw const faultline_copy_words_fixup),
+        (&raw const faultline_copy_bytes, &raw const faultline_copy_bytes_end, &raw const faultline_copy_bytes_end),
+        (&raw const faultline_clear_words, &raw const faultline_clear_words_end, &raw const faultline_clear_words_fixup),
+        (&raw const faultline_clear_bytes, &raw const faultline_clear_bytes_end, &raw const faultline_clear_bytes_end),
+    ];
+    let ip = regs.rip;
+    let entry = table.iter().find(|(start, end, _)| (*start as usize..*end as usize).contains(&ip));
+    if let Some((_, _, target)) = entry {
+        regs.rip = *target as usize;
+    }
+    entry.is_some()
+}
+
+fn is_user_range(addr: usize, len: usize) -> bool {
+    addr.checked_add(len).is_some_and(|end| end <= USER_END)
+}
+
+/// Runs `f` while user memory may be touched (SDM volume 3, 4.6.1).
+#[inline]
+fn with_access<R>(f: impl FnOnce() -> R) -> R {
+    if !features::smap() {
+        return f();
+    }
+    // SAFETY: SMAP is there, so the instructions are; AC is clear again afterwards.
+    unsafe { core::arch::asm!("stac", options(nostack)) };
+    let result = f();
+    // SAFETY: as above.
+    unsafe { core::arch::asm!("clac", options(nostack)) };
+    result
+}
+
+/// Copies from user memory; how many bytes were not copied.
+///
+/// # Safety
+/// `dst` has room for `len` bytes.
+pub unsafe fn copy_from_user(dst: *mut u8, src: usize, len: usize) -> usize {
+    if !is_user_range(src, len) {
+        return copy_below_end(src, len, |len| {
+            // SAFETY: a shorter copy into the caller's room.
+            unsafe { copy_from_user(dst, src, len) }
+        });
+    }
+    // SAFETY: the source is in the user's half, where faults are fixed up; the caller has the room.
+    with_access(|| unsafe { faultline_copy(dst as usize, src, len) })
+}
+
+/// Copies to user memory; how many bytes were not copied.
+///
+/// # Safety
+/// `src` is readable for `len` bytes.
+pub unsafe fn copy_to_user(dst: usize, src: *const u8, len: usize) -> usize {
+    if !is_user_range(dst, len) {
+        return copy_below_end(dst, len, |len| {
+            // SAFETY: a shorter copy from the caller's bytes.
+            unsafe { copy_to_user(dst, src, len) }
+        });
+    }
+    // SAFETY: the destination is in the user's half, where faults are fixed up; the caller's bytes are readable.
+    with_access(|| unsafe { faultline_copy(dst, src as usize, len) })
+}
+
+/// Writes zeros; how many bytes were not written.
+pub fn clear_user(dst: usize, len: usize) -> usize {
+    if !is_user_range(dst, len) {
+        return copy_below_end(dst, len, |len| clear_user(dst, len));
+    }
+    // SAFETY: the destination is in the user's half, where faults are fixed up.
+    with_access(|| unsafe { faultline_clear(dst, 0, len) })
+}
+
+/// A range that leaves the user's half: what lies below its end is still copied, as for any other bad address.
+fn copy_below_end(addr: usize, len: usize, copy: impl FnOnce(usize) -> usize) -> usize {
+    match USER_END.checked_sub(addr) {
+        Some(room) if room > 0 && room < len => len - room + copy(room),
+        _ => len,
+    }
+}

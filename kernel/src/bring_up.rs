@@ -1,0 +1,40 @@
+//! Bring-up: everything between the bootloader and the first process, in order.
+
+use core::fmt::Debug;
+
+use bootloader_api::BootInfo;
+
+use crate::arch::x86_64::{boot, machine};
+use crate::arch::{Exit, irq};
+use crate::mm::{heap, page_cache};
+use crate::{config, drivers, fs, task};
+
+/// Brings the machine up to where processes can be started. Ends it if something is missing. Interrupts are on afterwards.
+pub fn run(info: &'static mut BootInfo) {
+    boot::early(info);
+    drivers::log::init();
+    check("memory", boot::memory(info));
+    check("the heap", heap::init());
+    let config = config::load();
+    drivers::log::set_level(config.log);
+    machine::seed_random(config.seed);
+    check("the CPU", boot::cpu());
+    check("the scheduler", task::start());
+    boot::start_tick();
+    irq::enable();
+    check("the page cache's readers", page_cache::reader::start());
+    check("the devices", drivers::init());
+    check("the root file system", fs::init());
+}
+
+fn check<E: Debug>(what: &str, outcome: Result<(), E>) {
+    if let Err(error) = outcome {
+        failed(what, error);
+    }
+}
+
+/// Ends the machine because `what` could not be had.
+pub fn failed(what: &str, error: impl Debug) -> ! {
+    log::error!("bring-up failed: {what}: {error:?}");
+    machine::exit(Exit::BringUpFailed)
+}

@@ -1,0 +1,93 @@
+//! The kernel heap: linked_list_allocator over a range of kernel addresses that grows by frames.
+//!
+//! Not used on the fault, signal and switch paths. Lock rank: HEAP; frames and kernel page tables are taken under it.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{self, NonNull};
+
+use linked_list_allocator::Heap;
+
+use super::addr::PAGE_SIZE;
+use super::frame::{Frame, Purpose};
+use crate::arch::map_kernel_page;
+use crate::errno::OutOfMemory;
+use crate::sync::{IrqLock, rank};
+
+/// Where the heap lies.
+const BASE: usize = 0xffff_e800_0000_0000;
+/// It never gets larger than this.
+const MAX_SIZE: usize = 64 << 30;
+const INITIAL_SIZE: usize = 1 << 20;
+/// It grows by at least this much.
+const STEP: usize = 256 << 10;
+
+struct KernelHeap {
+    heap: Heap,
+    size: usize,
+}
+
+struct Global(IrqLock<KernelHeap>);
+
+#[global_allocator]
+static GLOBAL: Global = Global(IrqLock::new(rank::HEAP, KernelHeap { heap: Heap::empty(), size: 0 }));
+
+/// Gives the heap its first memory. After the frame allocator, once.
+pub fn init() -> Result<(), OutOfMemory> {
+    let mut global = GLOBAL.0.lock();
+    let mapped = global.map_more(INITIAL_SIZE);
+    if mapped < INITIAL_SIZE {
+        return Err(OutOfMemory);
+    }
+    // SAFETY: the range was just mapped and is the heap's alone.
+    unsafe { global.heap.init(BASE as *mut u8, INITIAL_SIZE) };
+    Ok(())
+}
+
+impl KernelHeap {
+    /// Maps up to `bytes` more after the end; how many it could.
+    fn map_more(&mut self, bytes: usize) -> usize {
+        let mut mapped = 0;
+        while mapped < bytes && self.size < MAX_SIZE {
+            let Ok(frame) = Frame::alloc(Purpose::Kernel) else { break };
+            if map_kernel_page(BASE + self.size, frame).is_err() {
+                break;
+            }
+            self.size += PAGE_SIZE;
+            mapped += PAGE_SIZE;
+        }
+        mapped
+    }
+
+    fn grow(&mut self, layout: Layout) {
+        // Room for the worst alignment and the allocator's own header.
+        let wanted = layout.size().saturating_add(layout.align()).saturating_add(64);
+        let bytes = wanted.max(STEP).next_multiple_of(PAGE_SIZE);
+        let mapped = self.map_more(bytes);
+        if mapped > 0 {
+            // SAFETY: the pages follow the heap's end and were just mapped.
+            unsafe { self.heap.extend(mapped) };
+        }
+    }
+}
+
+// SAFETY: the wrapped allocator keeps GlobalAlloc's rules, and the lock makes it one call at a time.
+unsafe impl GlobalAlloc for Global {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > MAX_SIZE {
+            return ptr::null_mut();
+        }
+        let mut global = self.0.lock();
+        if let Ok(block) = global.heap.allocate_first_fit(layout) {
+            return block.as_ptr();
+        }
+        global.grow(layout);
+        global.heap.allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if let Some(block) = NonNull::new(block) {
+            // SAFETY: the caller gives back what `alloc` gave with the same layout.
+            unsafe { self.0.lock().heap.deallocate(block, layout) };
+        }
+    }
+}
