@@ -1,6 +1,5 @@
 //! What the machine was started with: the records of docs/machine-protocol.md.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use log::LevelFilter;
@@ -12,7 +11,7 @@ use crate::arch::machine;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slow {
     /// Files at or below this path are slow.
-    pub prefix: Box<[u8]>,
+    pub prefix: Vec<u8>,
     pub delay_ns: u64,
 }
 
@@ -28,26 +27,26 @@ impl Slow {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Config {
     /// The first program's path.
-    pub program: Box<[u8]>,
-    pub args: Vec<Box<[u8]>>,
-    pub env: Vec<Box<[u8]>>,
-    pub cwd: Box<[u8]>,
+    pub program: Vec<u8>,
+    pub args: Vec<Vec<u8>>,
+    pub env: Vec<Vec<u8>>,
+    pub cwd: Vec<u8>,
     /// Which of the descriptors 0, 1, 2 are a terminal.
     pub tty: [bool; 3],
     pub slow: Option<Slow>,
     pub seed: Option<u64>,
     pub log: LevelFilter,
     /// Only tests whose name contains this are run.
-    pub test: Option<Box<[u8]>>,
+    pub test: Option<Vec<u8>>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Config {
-            program: b"/bin/init".as_slice().into(),
+            program: b"/bin/init".to_vec(),
             args: Vec::new(),
             env: Vec::new(),
-            cwd: b"/".as_slice().into(),
+            cwd: b"/".to_vec(),
             tty: [false; 3],
             slow: None,
             seed: None,
@@ -151,7 +150,7 @@ mod tests {
         assert_eq!(&*config.env[0], b"K=V");
         assert_eq!(&*config.cwd, b"/tmp");
         assert_eq!(config.tty, [true, false, true]);
-        assert_eq!(config.slow, Some(Slow { prefix: b"/slow".as_slice().into(), delay_ns: 250_000_000 }));
+        assert_eq!(config.slow, Some(Slow { prefix: b"/slow".to_vec(), delay_ns: 250_000_000 }));
         assert_eq!(config.seed, Some(u64::MAX));
         assert_eq!(config.log, LevelFilter::Debug);
         assert_eq!(config.test.as_deref(), Some(&b"pipe"[..]));
@@ -160,7 +159,7 @@ mod tests {
     #[test]
     fn nonsense_is_left_out() {
         let config = parse(b"unknown=1\0novalue\0seed=x\0slow=/a\0slow=/a:99999999999999999999\0log=loud\0tty=7\0cwd=/ok");
-        assert_eq!(config, Config { cwd: b"/ok".as_slice().into(), ..Config::default() });
+        assert_eq!(config, Config { cwd: b"/ok".to_vec(), ..Config::default() });
     }
 
     #[test]

@@ -105,7 +105,9 @@ impl Console {
     }
 
     fn take(&self, items: usize) {
-        console::with_input(|input| (0..items).for_each(|_| drop(input.pop())));
+        console::with_input(|input| (0..items).for_each(|_| {
+            input.pop();
+        }));
         console::refill();
     }
 

@@ -48,6 +48,11 @@ impl FsContext {
         Ok(())
     }
 
+    /// chdir(2). `ENOENT`, `ENOTDIR`, ...
+    pub fn change_directory(&self, path: &[u8]) -> Result {
+        self.set_cwd(super::path::resolve(&self.start()?, path, true)?)
+    }
+
     /// Where path resolution starts.
     pub fn start(&self) -> Result<Start> {
         Ok(Start { root: super::root()?, at: self.cwd()? })

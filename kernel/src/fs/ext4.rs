@@ -9,8 +9,6 @@
 //! Locks: `disk` (sleeps, is held while the device works), an inode's `children` and `listing` (rank FILES).
 
 mod disk;
-#[cfg(test)]
-mod tests;
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};

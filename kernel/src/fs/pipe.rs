@@ -30,7 +30,7 @@ pub const PIPE_BUF: usize = 4096;
 /// Capacity of a new pipe in bytes.
 const DEFAULT_CAPACITY: usize = 65536;
 /// Largest capacity, `/proc/sys/fs/pipe-max-size`.
-const MAX_CAPACITY: usize = 1 << 20;
+pub const MAX_CAPACITY: usize = 1 << 20;
 
 pub struct Pipe {
     ino: u64,
@@ -217,7 +217,8 @@ impl Pipe {
                 missing.fault_in()?;
             }
             Step::NoOtherSide => {
-                let sigpipe = SigInfo { signal: Signal::SIGPIPE, code: code::SI_KERNEL, detail: Detail::None };
+                let sender = Detail::Sender { pid: current().process.pid, uid: 0 };
+                let sigpipe = SigInfo { signal: Signal::SIGPIPE, code: code::SI_USER, detail: sender };
                 send::send_to_thread(&current().arc(), sigpipe);
                 return Err(Errno::EPIPE);
             }

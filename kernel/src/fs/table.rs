@@ -79,9 +79,9 @@ impl FileTable {
     }
 
     /// The file of a descriptor. `EBADF`.
-    pub fn get(&self, fd: u32) -> Result<Arc<File>> {
+    pub fn get(&self, fd: i32) -> Result<Arc<File>> {
         let table = self.0.lock();
-        let slot = table.slots.get(fd as usize).and_then(Option::as_ref);
+        let slot = usize::try_from(fd).ok().and_then(|fd| table.slots.get(fd)?.as_ref());
         slot.map(|slot| slot.file.clone()).ok_or(Errno::EBADF)
     }
 
@@ -109,8 +109,9 @@ impl FileTable {
     }
 
     /// Takes a descriptor out; the file is closed when the caller drops it. `EBADF`.
-    pub fn remove(&self, fd: u32) -> Result<Arc<File>> {
-        self.0.lock().take(fd as usize).map(|slot| slot.file).ok_or(Errno::EBADF)
+    pub fn remove(&self, fd: i32) -> Result<Arc<File>> {
+        let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        self.0.lock().take(fd).map(|slot| slot.file).ok_or(Errno::EBADF)
     }
 
     /// close_range(2) without CLOSE_RANGE_CLOEXEC.
@@ -228,7 +229,7 @@ mod tests {
             assert_eq!(insert(&table, 0), Ok(expected));
         }
         for fd in [5, 64, 129] {
-            table.remove(fd).unwrap();
+            drop(table.remove(fd).unwrap());
         }
         assert_eq!(insert(&table, 0), Ok(5));
         assert_eq!(insert(&table, 10), Ok(64));
@@ -250,7 +251,7 @@ mod tests {
             full.insert(file(), 0, u64::MAX, false).unwrap();
         }
         assert_eq!(full.insert(file(), 0, u64::MAX, false), Err(Errno::EMFILE));
-        full.remove(MAX_FILES as u32 - 1).unwrap();
+        full.remove(MAX_FILES as i32 - 1).unwrap();
         assert_eq!(full.insert(file(), 3, u64::MAX, false), Ok(MAX_FILES as u32 - 1));
     }
 

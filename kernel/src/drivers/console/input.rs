@@ -162,7 +162,9 @@ mod tests {
         let mut buf = [0; 16];
         assert_eq!(input.copy_front(&mut buf, true), 4);
         assert_eq!(&buf[..4], b"one\n");
-        (0..4).for_each(|_| drop(input.pop()));
+        (0..4).for_each(|_| {
+            input.pop();
+        });
         assert!(!input.has_line());
         assert_eq!(input.readable(true), 0);
         assert_eq!(input.copy_front(&mut buf[..1], false), 1);

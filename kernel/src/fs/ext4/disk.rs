@@ -56,13 +56,15 @@ impl Disk {
         let mut entries = Vec::new();
         for entry in self.ext4.read_dir(to_path(path)?).map_err(to_errno)? {
             let entry = entry.map_err(to_errno)?;
-            let name: &[u8] = entry.file_name().as_ref();
+            let file_name = entry.file_name();
+            let name: &[u8] = file_name.as_ref();
             if name == b"." || name == b".." {
                 continue;
             }
             let file_type = to_file_type(entry.file_type().map_err(to_errno)?);
             entries.try_reserve(1)?;
-            let ino = ino_of(entry.path().as_ref());
+            let path = entry.path();
+            let ino = ino_of(path.as_ref());
             entries.push(Listed { name: copy_name(name)?, ino, file_type });
         }
         Ok(entries)

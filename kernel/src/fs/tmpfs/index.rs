@@ -5,9 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::ops::Bound;
-
-use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
+use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 
 use crate::errno::Result;
 
@@ -57,7 +55,7 @@ pub struct Index<T> {
     next: u64,
 }
 
-impl<T: Clone> Index<T> {
+impl<T: Clone + 'static> Index<T> {
     /// `first`: the position of the first entry.
     pub fn new(first: u64) -> Index<T> {
         Index { names: RBTree::new(ByName::new()), positions: RBTree::new(ByPosition::new()), next: first }

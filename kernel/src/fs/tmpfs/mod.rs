@@ -10,6 +10,8 @@ mod directory;
 mod file;
 pub mod index;
 
+pub use file::MAX_FILE_SIZE;
+
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
