@@ -3,10 +3,18 @@
 //! A handler gets the six argument registers and answers with a value or an error number; those that change where user code goes
 //! on get the registers themselves. A number without a handler is `ENOSYS`, and is logged the first time.
 
+mod args;
+pub mod attr;
+pub mod dir;
+pub mod fd;
+pub mod io;
+pub mod ioctl;
 pub mod memory;
 pub mod poll;
 pub mod process;
 pub mod signal;
+pub mod stat;
+pub mod system;
 pub mod time;
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -121,6 +129,98 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_sched_getparam Plain process::sys_sched_getparam;
     __NR_getpriority Plain process::sys_getpriority;
     __NR_getcpu Plain process::sys_getcpu;
+    // Bytes.
+    __NR_read Plain io::sys_read;
+    __NR_write Plain io::sys_write;
+    __NR_readv Plain io::sys_readv;
+    __NR_writev Plain io::sys_writev;
+    __NR_pread64 Plain io::sys_pread64;
+    __NR_pwrite64 Plain io::sys_pwrite64;
+    __NR_preadv Plain io::sys_preadv;
+    __NR_pwritev Plain io::sys_pwritev;
+    __NR_preadv2 Plain io::sys_preadv2;
+    __NR_pwritev2 Plain io::sys_pwritev2;
+    __NR_lseek Plain io::sys_lseek;
+    __NR_sendfile Plain io::sys_sendfile;
+    __NR_copy_file_range Plain io::sys_copy_file_range;
+    __NR_splice Plain io::sys_splice;
+    __NR_tee Plain io::sys_splice;
+    __NR_vmsplice Plain io::sys_splice;
+    __NR_getrandom Plain io::sys_getrandom;
+    // Descriptors.
+    __NR_open Plain fd::sys_open;
+    __NR_openat Plain fd::sys_openat;
+    __NR_creat Plain fd::sys_creat;
+    __NR_close Plain fd::sys_close;
+    __NR_close_range Plain fd::sys_close_range;
+    __NR_dup Plain fd::sys_dup;
+    __NR_dup2 Plain fd::sys_dup2;
+    __NR_dup3 Plain fd::sys_dup3;
+    __NR_fcntl Plain fd::sys_fcntl;
+    __NR_flock Plain fd::sys_flock;
+    __NR_pipe Plain fd::sys_pipe;
+    __NR_pipe2 Plain fd::sys_pipe2;
+    __NR_eventfd Plain fd::sys_eventfd;
+    __NR_eventfd2 Plain fd::sys_eventfd2;
+    __NR_memfd_create Plain fd::sys_memfd_create;
+    __NR_ioctl Plain ioctl::sys_ioctl;
+    __NR_poll Plain poll::sys_poll;
+    __NR_ppoll Plain poll::sys_ppoll;
+    __NR_select Plain poll::sys_select;
+    __NR_pselect6 Plain poll::sys_pselect6;
+    // Files by name and their attributes.
+    __NR_stat Plain stat::sys_stat;
+    __NR_lstat Plain stat::sys_lstat;
+    __NR_fstat Plain stat::sys_fstat;
+    __NR_newfstatat Plain stat::sys_newfstatat;
+    __NR_statx Plain stat::sys_statx;
+    __NR_access Plain stat::sys_access;
+    __NR_faccessat Plain stat::sys_faccessat;
+    __NR_faccessat2 Plain stat::sys_faccessat2;
+    __NR_readlink Plain stat::sys_readlink;
+    __NR_readlinkat Plain stat::sys_readlinkat;
+    __NR_statfs Plain stat::sys_statfs;
+    __NR_fstatfs Plain stat::sys_fstatfs;
+    __NR_getcwd Plain dir::sys_getcwd;
+    __NR_chdir Plain dir::sys_chdir;
+    __NR_fchdir Plain dir::sys_fchdir;
+    __NR_getdents64 Plain dir::sys_getdents64;
+    __NR_mkdir Plain dir::sys_mkdir;
+    __NR_mkdirat Plain dir::sys_mkdirat;
+    __NR_mknod Plain dir::sys_mknod;
+    __NR_mknodat Plain dir::sys_mknodat;
+    __NR_symlink Plain dir::sys_symlink;
+    __NR_symlinkat Plain dir::sys_symlinkat;
+    __NR_link Plain dir::sys_link;
+    __NR_linkat Plain dir::sys_linkat;
+    __NR_unlink Plain dir::sys_unlink;
+    __NR_unlinkat Plain dir::sys_unlinkat;
+    __NR_rmdir Plain dir::sys_rmdir;
+    __NR_rename Plain dir::sys_rename;
+    __NR_renameat Plain dir::sys_renameat;
+    __NR_renameat2 Plain dir::sys_renameat2;
+    __NR_umask Plain attr::sys_umask;
+    __NR_chmod Plain attr::sys_chmod;
+    __NR_fchmod Plain attr::sys_fchmod;
+    __NR_fchmodat Plain attr::sys_fchmodat;
+    __NR_chown Plain attr::sys_chown;
+    __NR_lchown Plain attr::sys_lchown;
+    __NR_fchown Plain attr::sys_fchown;
+    __NR_fchownat Plain attr::sys_fchownat;
+    __NR_utimensat Plain attr::sys_utimensat;
+    __NR_utimes Plain attr::sys_utimes;
+    __NR_truncate Plain attr::sys_truncate;
+    __NR_ftruncate Plain attr::sys_ftruncate;
+    __NR_fallocate Plain attr::sys_fallocate;
+    __NR_sync Plain attr::sys_sync;
+    __NR_fsync Plain attr::sys_fsync;
+    __NR_fdatasync Plain attr::sys_fsync;
+    __NR_syncfs Plain attr::sys_syncfs;
+    __NR_fadvise64 Plain attr::sys_fadvise64;
+    __NR_readahead Plain attr::sys_readahead;
+    // The system.
+    __NR_uname Plain system::sys_uname;
+    __NR_sysinfo Plain system::sys_sysinfo;
 };
 
 /// Runs the system call that `regs` ask for and leaves its answer in them. Interrupts on, no lock held.

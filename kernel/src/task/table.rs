@@ -25,7 +25,7 @@ impl<'a> KeyAdapter<'a> for TableAdapter {
 pub const INIT_PID: u32 = 1;
 
 /// Highest number, as Linux's default `kernel.pid_max`.
-const PID_MAX: u32 = 32768;
+pub const PID_MAX: u32 = 32768;
 
 static TABLE: SpinLock<RBTree<TableAdapter>> = SpinLock::new(rank::PROCESS_TABLE, RBTree::new(TableAdapter::NEW));
 static COUNT: AtomicUsize = AtomicUsize::new(0);

@@ -6,6 +6,7 @@
 //!
 //! Lock rank: PAGE (the tree of a mapping). Nothing sleeps under it.
 
+mod bytes;
 pub mod reader;
 pub mod tree;
 
@@ -19,6 +20,7 @@ use crate::arch;
 use crate::errno::{Errno, OutOfMemory, Result};
 use crate::sched::{Interrupted, Sleep, WaitQueue};
 use crate::sync::{SpinLock, rank};
+pub use bytes::{copy_from_page, copy_page_to_user, copy_to_page, copy_user_to_page};
 use tree::FrameTree;
 
 /// Bits of `FrameMeta::state`.
@@ -186,14 +188,6 @@ impl Mapping {
         }
         unlock(page.number(), if outcome.is_ok() { page_state::UPTODATE } else { page_state::ERROR });
     }
-}
-
-/// Copies from a page that is up to date.
-fn copy_from_page(page: &Frame, offset: usize, buf: &mut [u8]) {
-    assert!(offset + buf.len() <= PAGE_SIZE);
-    // SAFETY: the range lies in the frame, of which `page` is a reference. User mappings may write to it meanwhile, as they may
-    // on hardware: the bytes are then either old or new.
-    unsafe { core::ptr::copy_nonoverlapping(arch::frame_ptr(page.number()).add(offset), buf.as_mut_ptr(), buf.len()) };
 }
 
 const WAIT_QUEUES: usize = 64;

@@ -100,6 +100,11 @@ impl FrameTree {
         remove_below(&mut self.root, self.height, index)
     }
 
+    /// Drops the pages from index `first` on. Costs what is there, not what could be.
+    pub fn truncate(&mut self, first: u64) {
+        truncate_below(&mut self.root, self.height, 0, first);
+    }
+
     /// Drops every page for which `keep` is false; returns how many.
     pub fn retain(&mut self, mut keep: impl FnMut(FrameNumber) -> bool) -> usize {
         retain_below(&mut self.root, self.height, &mut keep)
@@ -140,6 +145,28 @@ fn remove_below(entry: &mut u64, height: u32, index: u64) -> Option<Frame> {
     }
     let slot = (index >> ((height - 1) * BITS)) as usize % ENTRIES;
     with_child(entry, |node| remove_below(node.entry(slot), height - 1, index))
+}
+
+/// `base`: the index of the first page below `entry`.
+fn truncate_below(entry: &mut u64, height: u32, base: u64, first: u64) {
+    if *entry == 0 {
+        return;
+    }
+    if height == 0 {
+        if base >= first {
+            drop(take(entry));
+        }
+        return;
+    }
+    let shift = (height - 1) * BITS;
+    with_child(entry, |node| {
+        for slot in 0..ENTRIES {
+            let base = base | (slot as u64).checked_shl(shift).unwrap_or(0);
+            if base >= first || (first - base).checked_shr(shift).unwrap_or(0) == 0 {
+                truncate_below(node.entry(slot), height - 1, base, first);
+            }
+        }
+    });
 }
 
 fn retain_below(entry: &mut u64, height: u32, keep: &mut dyn FnMut(FrameNumber) -> bool) -> usize {

@@ -1,0 +1,52 @@
+//! /dev: null, zero, full, random, urandom, tty, console, links to the standard files, and shm.
+
+use alloc::sync::Arc;
+use core::fmt::Write;
+
+use super::console;
+use super::fixed::{Directory, Link, ino_below};
+use super::inode::{FileSystem, InodeRef};
+use super::null::{self, Device};
+use super::text::Text;
+use super::tmpfs::TmpFs;
+use crate::drivers::console::Output;
+use crate::errno::Result;
+
+const ROOT: u64 = 1;
+
+/// What [`mount`] made.
+pub struct Dev {
+    pub dir: Arc<Directory>,
+    /// The first program's terminal, for each of its outputs.
+    pub terminal: [InodeRef; 2],
+}
+
+/// Builds the directory.
+pub fn mount(root: &InodeRef) -> Result<Dev> {
+    let dir = Directory::new(FileSystem::Dev, ROOT, 0o755, root.clone(), b"dev")?;
+    let parent: InodeRef = dir.clone();
+    let mut next = 0;
+    let mut ino = || {
+        next += 1;
+        ino_below(ROOT, next)
+    };
+    for device in Device::ALL {
+        dir.add(device.name(), null::device(device, ino(), parent.clone())?)?;
+    }
+    let tty = console::terminal("tty", 0, ino(), parent.clone(), Output::Stdout)?;
+    let stdout = console::terminal("console", 1, ino(), parent.clone(), Output::Stdout)?;
+    let stderr = console::terminal("console", 1, stdout.stat().ino, parent.clone(), Output::Stderr)?;
+    dir.add("tty", tty)?;
+    dir.add("console", stdout.clone())?;
+    let links: [(&'static str, fn(&mut Text) -> core::fmt::Result); 4] = [
+        ("fd", |text| text.write_str("/proc/self/fd")),
+        ("stdin", |text| text.write_str("/proc/self/fd/0")),
+        ("stdout", |text| text.write_str("/proc/self/fd/1")),
+        ("stderr", |text| text.write_str("/proc/self/fd/2")),
+    ];
+    for (name, target) in links {
+        dir.add(name, Link::new(FileSystem::Dev, ino(), parent.clone(), name.as_bytes(), target)?)?;
+    }
+    dir.add("shm", TmpFs::mount(FileSystem::Shm, parent, b"shm", 0o1777)?)?;
+    Ok(Dev { dir, terminal: [stdout, stderr] })
+}

@@ -1,0 +1,331 @@
+//! Open files: what open(2) makes and file descriptors, after dup and fork several of them, refer to.
+//!
+//! The position is taken and moved on in one step before the bytes are copied, and moved back by what could not be copied: two readers
+//! of one open file never get the same bytes, and no lock is held over user memory.
+//!
+//! Lock rank: FILES (the position).
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use linux_raw_sys::general as abi;
+
+use super::inode::{Access, EntrySink, FileType, InodeRef};
+use super::io::{Dst, Src};
+use super::stream::{PollEvents, Stream};
+use super::{path, regular, tmpfs};
+use crate::errno::{Errno, Result};
+use crate::mm::page_cache::Mapping;
+use crate::mm::vma::MappedFile;
+use crate::sync::{SpinLock, rank};
+
+/// What an inode opens as.
+pub enum Opened {
+    /// Contents in the page cache, and the node to write them through if that is possible.
+    Regular(Arc<Mapping>, Option<Arc<tmpfs::Node>>),
+    Directory,
+    /// Contents made at the time of opening.
+    Text(Vec<u8>),
+    Stream(Box<dyn Stream>),
+    /// O_PATH: only a place in the tree.
+    Path,
+}
+
+/// Status flags that fcntl(F_SETFL) can change.
+const CHANGEABLE: u32 = abi::O_APPEND | abi::O_NONBLOCK | abi::FASYNC | abi::O_DIRECT | abi::O_NOATIME;
+
+/// An open file description.
+pub struct File {
+    pub inode: InodeRef,
+    opened: Opened,
+    access: Access,
+    flags: AtomicU32,
+    /// Bytes, or a directory's position.
+    position: SpinLock<u64>,
+}
+
+impl File {
+    /// `flags`: those of open(2), as far as they matter afterwards.
+    pub fn new(inode: InodeRef, opened: Opened, flags: u32) -> Result<Arc<File>> {
+        let access = access_of(flags);
+        let flags = flags & (abi::O_ACCMODE | CHANGEABLE | abi::O_PATH | abi::O_DIRECTORY | abi::O_LARGEFILE);
+        let position = SpinLock::new(rank::FILES, 0);
+        Ok(Arc::try_new(File { inode, opened, access, flags: AtomicU32::new(flags), position })?)
+    }
+
+    /// Whether the file was opened for reading.
+    pub fn readable(&self) -> bool {
+        self.access.read
+    }
+
+    /// Whether the file was opened for writing.
+    pub fn writable(&self) -> bool {
+        self.access.write
+    }
+
+    pub fn is_path_only(&self) -> bool {
+        matches!(self.opened, Opened::Path)
+    }
+
+    /// The flags as F_GETFL shows them.
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// F_SETFL.
+    pub fn set_flags(&self, flags: u32) {
+        let fixed = self.flags() & !CHANGEABLE;
+        self.flags.store(fixed | flags & CHANGEABLE, Ordering::Relaxed);
+    }
+
+    /// FIONBIO.
+    pub fn set_nonblock(&self, on: bool) {
+        if on {
+            self.flags.fetch_or(abi::O_NONBLOCK, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!abi::O_NONBLOCK, Ordering::Relaxed);
+        }
+    }
+
+    fn nonblock(&self) -> bool {
+        self.flags() & abi::O_NONBLOCK != 0
+    }
+
+    /// A regular file's pages, for mmap(2) and exec. `None`: cannot be mapped.
+    pub fn mapping(&self) -> Option<Arc<Mapping>> {
+        match &self.opened {
+            Opened::Regular(pages, _) => Some(pages.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn stream(&self) -> Option<&dyn Stream> {
+        match &self.opened {
+            Opened::Stream(stream) => Some(&**stream),
+            _ => None,
+        }
+    }
+
+    /// The path by which the file is found now.
+    pub fn path(&self) -> Result<Vec<u8>> {
+        path::path_of(&self.inode)
+    }
+
+    /// read(2) at the file's position.
+    pub fn read(&self, dst: &mut Dst<'_>) -> Result<usize> {
+        self.check_readable()?;
+        match &self.opened {
+            Opened::Stream(stream) => stream.read(dst, self.nonblock()),
+            Opened::Regular(pages, _) => self.advancing(dst, pages.size(), |at, dst| regular::read(pages, at, dst)),
+            Opened::Text(text) => self.advancing(dst, text.len() as u64, |at, dst| read_text(text, at, dst)),
+            Opened::Directory => Err(Errno::EISDIR),
+            Opened::Path => Err(Errno::EBADF),
+        }
+    }
+
+    /// pread(2).
+    pub fn read_at(&self, offset: u64, dst: &mut Dst<'_>) -> Result<usize> {
+        self.check_readable()?;
+        match &self.opened {
+            Opened::Stream(stream) if stream.seekable() => stream.read(dst, self.nonblock()),
+            Opened::Stream(_) => Err(Errno::ESPIPE),
+            Opened::Regular(pages, _) => {
+                dst.limit(pages.size().saturating_sub(offset).min(usize::MAX as u64) as usize);
+                regular::read(pages, offset, dst)
+            }
+            Opened::Text(text) => read_text(text, offset, dst),
+            Opened::Directory => Err(Errno::EISDIR),
+            Opened::Path => Err(Errno::EBADF),
+        }
+    }
+
+    fn check_readable(&self) -> Result {
+        if self.readable() { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// Reads at the position, which is moved on first and corrected afterwards.
+    fn advancing(
+        &self,
+        dst: &mut Dst<'_>,
+        size: u64,
+        read: impl FnOnce(u64, &mut Dst<'_>) -> Result<usize>,
+    ) -> Result<usize> {
+        let mut position = self.position.lock();
+        let start = *position;
+        let len = size.saturating_sub(start).min(dst.left() as u64);
+        *position = start + len;
+        drop(position);
+        dst.limit(len as usize);
+        let outcome = read(start, dst);
+        self.correct(start, len, *outcome.as_ref().unwrap_or(&0) as u64);
+        outcome
+    }
+
+    /// Moves the position back to what was really done, unless somebody else has moved it meanwhile.
+    fn correct(&self, start: u64, planned: u64, done: u64) {
+        if done < planned {
+            let mut position = self.position.lock();
+            if *position == start + planned {
+                *position = start + done;
+            }
+        }
+    }
+
+    /// write(2) at the file's position, or at the end with O_APPEND.
+    pub fn write(&self, src: &mut Src<'_>) -> Result<usize> {
+        self.check_writable()?;
+        match &self.opened {
+            Opened::Stream(stream) => stream.write(src, self.nonblock()),
+            Opened::Regular(_, Some(node)) if self.flags() & abi::O_APPEND != 0 => {
+                let (start, done) = node.append(src)?;
+                *self.position.lock() = start + done as u64;
+                Ok(done)
+            }
+            Opened::Regular(_, Some(node)) => {
+                let mut position = self.position.lock();
+                let start = *position;
+                let len = (src.left() as u64).min(tmpfs::MAX_FILE_SIZE.saturating_sub(start));
+                *position = start + len;
+                drop(position);
+                let outcome = node.write_at(start, src);
+                self.correct(start, len, *outcome.as_ref().unwrap_or(&0) as u64);
+                outcome
+            }
+            Opened::Regular(_, None) | Opened::Text(_) => Err(Errno::EINVAL),
+            Opened::Directory => Err(Errno::EISDIR),
+            Opened::Path => Err(Errno::EBADF),
+        }
+    }
+
+    /// pwrite(2). As on Linux, O_APPEND wins over the offset.
+    pub fn write_at(&self, offset: u64, src: &mut Src<'_>) -> Result<usize> {
+        self.check_writable()?;
+        match &self.opened {
+            Opened::Stream(stream) if stream.seekable() => stream.write(src, self.nonblock()),
+            Opened::Stream(_) => Err(Errno::ESPIPE),
+            Opened::Regular(_, Some(node)) if self.flags() & abi::O_APPEND != 0 => Ok(node.append(src)?.1),
+            Opened::Regular(_, Some(node)) => node.write_at(offset, src),
+            Opened::Regular(_, None) | Opened::Text(_) => Err(Errno::EINVAL),
+            Opened::Directory => Err(Errno::EISDIR),
+            Opened::Path => Err(Errno::EBADF),
+        }
+    }
+
+    fn check_writable(&self) -> Result {
+        if self.writable() { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// lseek(2). `ESPIPE`, `EINVAL`, `ENXIO`.
+    pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
+        let size = match &self.opened {
+            Opened::Regular(pages, _) => pages.size(),
+            Opened::Text(text) => text.len() as u64,
+            Opened::Directory => i64::MAX as u64,
+            Opened::Stream(stream) if stream.seekable() => return Ok(0),
+            Opened::Stream(_) => return Err(Errno::ESPIPE),
+            Opened::Path => return Err(Errno::EBADF),
+        };
+        let mut position = self.position.lock();
+        let base = match whence {
+            abi::SEEK_SET => 0,
+            abi::SEEK_CUR => *position,
+            abi::SEEK_END => size,
+            abi::SEEK_DATA | abi::SEEK_HOLE => {
+                // A file without holes: data up to the end, and a hole there.
+                let at = u64::try_from(offset).ok().filter(|&at| at < size).ok_or(Errno::ENXIO)?;
+                *position = if whence == abi::SEEK_DATA { at } else { size };
+                return Ok(*position);
+            }
+            _ => return Err(Errno::EINVAL),
+        };
+        let target = i64::try_from(base).ok().and_then(|base| base.checked_add(offset)).ok_or(Errno::EOVERFLOW)?;
+        *position = u64::try_from(target).map_err(|_| Errno::EINVAL)?;
+        Ok(*position)
+    }
+
+    /// Hands the directory's entries on from the file's position. The position moves behind the last one that was taken.
+    pub fn read_dir(&self, sink: &mut EntrySink<'_>) -> Result {
+        if !matches!(self.opened, Opened::Directory) {
+            return Err(Errno::ENOTDIR);
+        }
+        let start = *self.position.lock();
+        let mut reached = start;
+        let outcome = super::listing::list(&self.inode, start, &mut |entry| {
+            let next = entry.next;
+            let taken = sink(entry);
+            if taken {
+                reached = next;
+            }
+            taken
+        });
+        *self.position.lock() = reached;
+        outcome
+    }
+
+    pub fn poll(&self) -> PollEvents {
+        match &self.opened {
+            Opened::Stream(stream) => stream.poll(),
+            Opened::Path => PollEvents::NVAL,
+            _ => PollEvents::READABLE | PollEvents::WRITABLE,
+        }
+    }
+
+    /// Bytes between the position and the end, for FIONREAD on regular files.
+    pub fn bytes_left(&self) -> Option<u64> {
+        match &self.opened {
+            Opened::Regular(pages, _) => Some(pages.size().saturating_sub(*self.position.lock())),
+            _ => None,
+        }
+    }
+
+    /// Sets a regular file's size. `EINVAL` unless it is open for writing.
+    pub fn truncate(&self, size: u64) -> Result {
+        match &self.opened {
+            Opened::Regular(_, Some(_)) if self.writable() => self.inode.truncate(size),
+            Opened::Path => Err(Errno::EBADF),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.inode.file_type() == FileType::Directory
+    }
+}
+
+fn access_of(flags: u32) -> Access {
+    let mode = flags & abi::O_ACCMODE;
+    let path_only = flags & abi::O_PATH != 0;
+    Access {
+        read: !path_only && (mode == abi::O_RDONLY || mode == abi::O_RDWR),
+        write: !path_only && (mode == abi::O_WRONLY || mode == abi::O_RDWR),
+    }
+}
+
+fn read_text(text: &[u8], offset: u64, dst: &mut Dst<'_>) -> Result<usize> {
+    let rest = text.get(offset.min(text.len() as u64) as usize..).unwrap_or_default();
+    let rest = &rest[..rest.len().min(dst.left())];
+    let done = dst.put(rest);
+    if done == 0 && !rest.is_empty() { Err(Errno::EFAULT) } else { Ok(done) }
+}
+
+impl MappedFile for File {
+    fn id(&self) -> (u64, u64) {
+        let stat = self.inode.stat();
+        let (major, minor) = stat.fs.device();
+        ((major as u64) << 8 | minor as u64, stat.ino)
+    }
+
+    fn write_path(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let path = self.path().map_err(|_| fmt::Error)?;
+        for chunk in path.utf8_chunks() {
+            out.write_str(chunk.valid())?;
+            for byte in chunk.invalid() {
+                write!(out, "\\{byte:03o}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! open(2): from a path to an open file.
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::general as abi;
+
+use super::file::{File, Opened};
+use super::inode::{Access, FileType, InodeRef, NewNode};
+use super::path::{self, Followed, Last, Parent, Start};
+use crate::errno::{Errno, Result};
+use crate::sched::current;
+
+/// Opens `path` with the flags of open(2); a new file gets `mode`, from which the umask was already taken.
+pub fn open(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
+    if flags & abi::O_TMPFILE == abi::O_TMPFILE {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if flags & abi::O_ACCMODE == abi::O_ACCMODE && flags & abi::O_PATH == 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & abi::O_CREAT != 0 && flags & abi::O_PATH == 0 {
+        return create(start, path, flags, mode);
+    }
+    let inode = path::resolve(start, path, flags & abi::O_NOFOLLOW == 0)?;
+    open_inode(inode, flags)
+}
+
+/// With O_CREAT: opens the file, or makes it.
+fn create(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
+    if flags & abi::O_DIRECTORY != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut parent = path::resolve_parent(start, path)?;
+    loop {
+        let Parent { dir, last, slash, .. } = &parent;
+        let Last::Name(name) = last else { return Err(Errno::EISDIR) };
+        if *slash {
+            return Err(Errno::EISDIR);
+        }
+        let inode = match dir.lookup(name) {
+            Ok(inode) => inode,
+            Err(Errno::ENOENT) => match dir.create(name, NewNode::File, mode) {
+                Ok(inode) => return open_new(inode, flags),
+                // Somebody else made it just now: it is there to be opened.
+                Err(Errno::EEXIST) => continue,
+                Err(error) => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
+        if flags & abi::O_EXCL != 0 {
+            return Err(Errno::EEXIST);
+        }
+        if inode.file_type() != FileType::Symlink || flags & abi::O_NOFOLLOW != 0 {
+            if inode.file_type() == FileType::Directory {
+                return Err(Errno::EISDIR);
+            }
+            return open_inode(inode, flags);
+        }
+        match parent.follow(&inode)? {
+            Followed::Inode(inode) => return open_inode(inode, flags),
+            Followed::Path(next) => parent = next,
+        }
+    }
+}
+
+/// A file that was just made may be opened whatever its mode says, and has nothing to be truncated.
+fn open_new(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
+    open_inode(inode, flags & !abi::O_TRUNC)
+}
+
+/// Opens an inode.
+pub fn open_inode(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
+    let file_type = inode.file_type();
+    if flags & abi::O_DIRECTORY != 0 && file_type != FileType::Directory {
+        return Err(Errno::ENOTDIR);
+    }
+    if flags & abi::O_PATH != 0 {
+        return File::new(inode, Opened::Path, flags);
+    }
+    let mode = flags & abi::O_ACCMODE;
+    let access = Access { read: mode != abi::O_WRONLY, write: mode != abi::O_RDONLY };
+    if file_type == FileType::Directory && (access.write || flags & abi::O_TRUNC != 0) {
+        return Err(Errno::EISDIR);
+    }
+    if flags & abi::O_TRUNC != 0 && file_type == FileType::Regular && inode.stat().fs.is_read_only() {
+        return Err(Errno::EROFS);
+    }
+    let opened = inode.open(access, flags & abi::O_NONBLOCK != 0)?;
+    if flags & abi::O_TRUNC != 0 && file_type == FileType::Regular && inode.as_tmpfs().is_some() {
+        inode.truncate(0)?;
+    }
+    File::new(inode, opened, flags)
+}
+
+/// Opens a program for exec: `EACCES` unless it is a regular file with an x bit.
+pub fn open_exec(path: &[u8]) -> Result<Arc<File>> {
+    let inode = path::resolve(&current().process.fs.start()?, path, true)?;
+    let stat = inode.stat();
+    if stat.file_type != FileType::Regular || stat.mode & 0o111 == 0 {
+        return Err(Errno::EACCES);
+    }
+    open_inode(inode, abi::O_RDONLY)
+}

@@ -1,0 +1,63 @@
+//! Files without a position: pipes, terminals, devices, event counters.
+
+use bitflags::bitflags;
+use linux_raw_sys::general as abi;
+
+use super::io::{Dst, Src};
+use super::pipe::Pipe;
+use crate::errno::{Errno, Result};
+
+bitflags! {
+    /// Readiness, with the values of poll(2).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct PollEvents: u16 {
+        const IN = abi::POLLIN as u16;
+        const PRI = abi::POLLPRI as u16;
+        const OUT = abi::POLLOUT as u16;
+        const ERR = abi::POLLERR as u16;
+        const HUP = abi::POLLHUP as u16;
+        const NVAL = abi::POLLNVAL as u16;
+        const RDNORM = abi::POLLRDNORM as u16;
+        const WRNORM = abi::POLLWRNORM as u16;
+        const READABLE = Self::IN.bits() | Self::RDNORM.bits();
+        const WRITABLE = Self::OUT.bits() | Self::WRNORM.bits();
+    }
+}
+
+/// One side of an open stream. Calls may sleep; `nonblock` turns sleeping into `EAGAIN`.
+///
+/// Whoever makes a stream ready calls [`super::poll::notify`] after it has woken its own readers or writers.
+pub trait Stream: Send + Sync {
+    /// Reads what is there, at least one byte; 0 at the end. `EAGAIN`, `ERESTARTSYS` when a signal ended the wait, `EFAULT`.
+    fn read(&self, _dst: &mut Dst<'_>, _nonblock: bool) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes all there is unless interrupted. `EAGAIN`, `EPIPE`, `ERESTARTSYS`, `EFAULT`.
+    fn write(&self, _src: &mut Src<'_>, _nonblock: bool) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    /// What would not block now. Never sleeps.
+    fn poll(&self) -> PollEvents {
+        PollEvents::READABLE | PollEvents::WRITABLE
+    }
+
+    fn ioctl(&self, _command: u32, _arg: usize) -> Result<usize> {
+        Err(Errno::ENOTTY)
+    }
+
+    /// Whether lseek(2) and pread(2) are allowed, although they have no effect.
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    fn is_terminal(&self) -> bool {
+        false
+    }
+
+    /// The pipe, for fcntl(2).
+    fn pipe(&self) -> Option<&Pipe> {
+        None
+    }
+}

@@ -1,0 +1,275 @@
+//! File descriptors of a process.
+//!
+//! A vector of slots with a two-level bitmap of the free ones, so that the lowest free descriptor is found in constant time.
+//! Files are closed after the lock is released: closing may take other locks of the same rank.
+//!
+//! Lock rank: FILES.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::file::File;
+use crate::errno::{Errno, Result};
+use crate::sync::{SpinLock, rank};
+
+/// Most descriptors of a process, whatever its limit: the reach of the bitmap.
+pub const MAX_FILES: usize = WORDS * 64;
+
+const WORDS: usize = 64;
+
+struct Slot {
+    file: Arc<File>,
+    close_on_exec: bool,
+}
+
+/// Which descriptors are in use.
+struct Bitmap {
+    /// Bit n: word n has a free bit.
+    words_with_free: u64,
+    /// Bit set: in use.
+    used: [u64; WORDS],
+}
+
+impl Bitmap {
+    const fn new() -> Bitmap {
+        Bitmap { words_with_free: !0, used: [0; WORDS] }
+    }
+
+    /// The lowest free descriptor that is `from` or greater.
+    fn first_free(&self, from: usize) -> Option<usize> {
+        let (word, bit) = (from / 64, from % 64);
+        let here = !*self.used.get(word)? & (!0 << bit);
+        if here != 0 {
+            return Some(word * 64 + here.trailing_zeros() as usize);
+        }
+        let later = self.words_with_free & (!0u64).checked_shl(word as u32 + 1).unwrap_or(0);
+        if later == 0 {
+            return None;
+        }
+        let word = later.trailing_zeros() as usize;
+        Some(word * 64 + (!self.used[word]).trailing_zeros() as usize)
+    }
+
+    fn set(&mut self, fd: usize, used: bool) {
+        let (word, bit) = (fd / 64, 1u64 << (fd % 64));
+        if used {
+            self.used[word] |= bit;
+        } else {
+            self.used[word] &= !bit;
+        }
+        if self.used[word] == !0 {
+            self.words_with_free &= !(1 << word);
+        } else {
+            self.words_with_free |= 1 << word;
+        }
+    }
+}
+
+struct Slots {
+    slots: Vec<Option<Slot>>,
+    bitmap: Bitmap,
+}
+
+/// The descriptors of a process, shared by its threads.
+pub struct FileTable(SpinLock<Slots>);
+
+impl FileTable {
+    pub const fn new() -> FileTable {
+        FileTable(SpinLock::new(rank::FILES, Slots { slots: Vec::new(), bitmap: Bitmap::new() }))
+    }
+
+    /// The file of a descriptor. `EBADF`.
+    pub fn get(&self, fd: i32) -> Result<Arc<File>> {
+        let table = self.0.lock();
+        let slot = usize::try_from(fd).ok().and_then(|fd| table.slots.get(fd)?.as_ref());
+        slot.map(|slot| slot.file.clone()).ok_or(Errno::EBADF)
+    }
+
+    /// Gives a file the lowest free descriptor that is `from` or greater and below `limit`. `EMFILE`, `ENOMEM`; `EINVAL` if `from` is not
+    /// below the limit.
+    pub fn insert(&self, file: Arc<File>, from: u32, limit: u64, close_on_exec: bool) -> Result<u32> {
+        let limit = (MAX_FILES as u64).min(limit) as usize;
+        if from as usize >= limit && from != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut table = self.0.lock();
+        let fd = table.bitmap.first_free(from as usize).filter(|&fd| fd < limit).ok_or(Errno::EMFILE)?;
+        table.put(fd, Slot { file, close_on_exec })?;
+        Ok(fd as u32)
+    }
+
+    /// Gives a file the descriptor `fd`; what that was before is closed (dup2(2)). `EBADF` if `fd` is not below `limit`.
+    pub fn replace(&self, file: Arc<File>, fd: u32, limit: u64, close_on_exec: bool) -> Result {
+        if u64::from(fd) >= limit.min(MAX_FILES as u64) {
+            return Err(Errno::EBADF);
+        }
+        let old = self.0.lock().put(fd as usize, Slot { file, close_on_exec })?;
+        drop(old);
+        Ok(())
+    }
+
+    /// Takes a descriptor out; the file is closed when the caller drops it. `EBADF`.
+    pub fn remove(&self, fd: i32) -> Result<Arc<File>> {
+        let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        self.0.lock().take(fd).map(|slot| slot.file).ok_or(Errno::EBADF)
+    }
+
+    /// close_range(2) without CLOSE_RANGE_CLOEXEC.
+    pub fn remove_range(&self, first: u32, last: u32) {
+        let end = self.0.lock().slots.len();
+        for fd in first as usize..=(last as usize).min(end.saturating_sub(1)) {
+            let slot = self.0.lock().take(fd);
+            drop(slot);
+        }
+    }
+
+    /// close_range(2) with CLOSE_RANGE_CLOEXEC.
+    pub fn set_range_close_on_exec(&self, first: u32, last: u32) {
+        let mut table = self.0.lock();
+        let slots = table.slots.iter_mut().skip(first as usize).take((last - first) as usize + 1);
+        slots.flatten().for_each(|slot| slot.close_on_exec = true);
+    }
+
+    /// FD_CLOEXEC of a descriptor. `EBADF`.
+    pub fn close_on_exec_flag(&self, fd: u32) -> Result<bool> {
+        let table = self.0.lock();
+        let slot = table.slots.get(fd as usize).and_then(Option::as_ref);
+        slot.map(|slot| slot.close_on_exec).ok_or(Errno::EBADF)
+    }
+
+    pub fn set_close_on_exec_flag(&self, fd: u32, on: bool) -> Result {
+        let mut table = self.0.lock();
+        let slot = table.slots.get_mut(fd as usize).and_then(Option::as_mut).ok_or(Errno::EBADF)?;
+        slot.close_on_exec = on;
+        Ok(())
+    }
+
+    /// The first descriptor in use that is `from` or greater.
+    pub fn next_in_use(&self, from: u32) -> Option<u32> {
+        let table = self.0.lock();
+        let found = table.slots.iter().skip(from as usize).position(Option::is_some)?;
+        Some(from + found as u32)
+    }
+
+    /// A copy that refers to the same open files. `ENOMEM`.
+    pub fn fork(&self) -> Result<FileTable> {
+        let table = self.0.lock();
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(table.slots.len())?;
+        let copy = |slot: &Slot| Slot { file: slot.file.clone(), close_on_exec: slot.close_on_exec };
+        slots.extend(table.slots.iter().map(|slot| slot.as_ref().map(copy)));
+        let bitmap = Bitmap { ..table.bitmap };
+        Ok(FileTable(SpinLock::new(rank::FILES, Slots { slots, bitmap })))
+    }
+
+    /// Closes what exec shall close.
+    pub fn close_on_exec(&self) {
+        self.close_where(|slot| slot.close_on_exec);
+    }
+
+    /// Closes everything, at the end of the process.
+    pub fn close_all(&self) {
+        self.close_where(|_| true);
+    }
+
+    fn close_where(&self, closing: impl Fn(&Slot) -> bool) {
+        let end = self.0.lock().slots.len();
+        for fd in 0..end {
+            let mut table = self.0.lock();
+            let slot = match table.slots.get(fd) {
+                Some(Some(slot)) if closing(slot) => table.take(fd),
+                _ => None,
+            };
+            drop(table);
+            drop(slot);
+        }
+    }
+}
+
+impl Default for FileTable {
+    fn default() -> Self {
+        FileTable::new()
+    }
+}
+
+impl Slots {
+    fn put(&mut self, fd: usize, slot: Slot) -> Result<Option<Slot>> {
+        if fd >= self.slots.len() {
+            self.slots.try_reserve(fd + 1 - self.slots.len())?;
+            self.slots.resize_with(fd + 1, || None);
+        }
+        self.bitmap.set(fd, true);
+        Ok(self.slots[fd].replace(slot))
+    }
+
+    fn take(&mut self, fd: usize) -> Option<Slot> {
+        let slot = self.slots.get_mut(fd)?.take()?;
+        self.bitmap.set(fd, false);
+        Some(slot)
+    }
+}
+
+#[cfg(all(test, not(target_os = "none")))]
+mod tests {
+    use super::*;
+    use crate::fs::{file::Opened, null};
+
+    fn file() -> Arc<File> {
+        File::new(null::inode().unwrap(), Opened::Directory, 0).unwrap()
+    }
+
+    fn insert(table: &FileTable, from: u32) -> Result<u32> {
+        table.insert(file(), from, 1024, false)
+    }
+
+    #[test]
+    fn lowest_free_descriptor() {
+        let table = FileTable::new();
+        for expected in 0..130 {
+            assert_eq!(insert(&table, 0), Ok(expected));
+        }
+        for fd in [5, 64, 129] {
+            drop(table.remove(fd).unwrap());
+        }
+        assert_eq!(insert(&table, 0), Ok(5));
+        assert_eq!(insert(&table, 10), Ok(64));
+        assert_eq!(insert(&table, 500), Ok(500));
+        assert_eq!(insert(&table, 0), Ok(129));
+        assert_eq!(insert(&table, 0), Ok(130));
+    }
+
+    #[test]
+    fn limits() {
+        let table = FileTable::new();
+        assert_eq!(table.insert(file(), 0, 2, false), Ok(0));
+        assert_eq!(table.insert(file(), 0, 2, false), Ok(1));
+        assert_eq!(table.insert(file(), 0, 2, false), Err(Errno::EMFILE));
+        assert_eq!(table.insert(file(), 2, 2, false), Err(Errno::EINVAL));
+        assert_eq!(table.replace(file(), 2, 2, false), Err(Errno::EBADF));
+        let full = FileTable::new();
+        for _ in 0..MAX_FILES {
+            full.insert(file(), 0, u64::MAX, false).unwrap();
+        }
+        assert_eq!(full.insert(file(), 0, u64::MAX, false), Err(Errno::EMFILE));
+        full.remove(MAX_FILES as i32 - 1).unwrap();
+        assert_eq!(full.insert(file(), 3, u64::MAX, false), Ok(MAX_FILES as u32 - 1));
+    }
+
+    #[test]
+    fn close_on_exec_and_fork() {
+        let table = FileTable::new();
+        insert(&table, 0).unwrap();
+        table.insert(file(), 0, 1024, true).unwrap();
+        let child = table.fork().unwrap();
+        assert!(Arc::ptr_eq(&child.get(1).unwrap(), &table.get(1).unwrap()));
+        child.close_on_exec();
+        assert_eq!(child.get(1).map(|_| ()), Err(Errno::EBADF));
+        assert!(table.close_on_exec_flag(1).unwrap());
+        assert_eq!(insert(&child, 0), Ok(1));
+        table.remove_range(0, u32::MAX);
+        assert_eq!(table.next_in_use(0), None);
+        assert_eq!(child.next_in_use(1), Some(1));
+        child.close_all();
+        assert_eq!(child.next_in_use(0), None);
+    }
+}

@@ -1,0 +1,96 @@
+//! Writing to regular files in memory.
+//!
+//! Bytes go page by page from user memory to the file's pages with no lock held, so a write may be seen in part, as on Linux without
+//! the inode lock. An append takes its range of the file first, under the node's lock, and gives back what a bad pointer left
+//! unwritten.
+
+use super::{Content, Node};
+use crate::errno::{Errno, Result};
+use crate::fs::io::{Src, partial};
+use crate::mm::PAGE_SIZE;
+use crate::sched::{Sleep, current};
+
+/// Largest file, bytes.
+pub const MAX_FILE_SIZE: u64 = i64::MAX as u64 & !(PAGE_SIZE as u64 - 1);
+
+impl Node {
+    fn pages(&self) -> Result<&alloc::sync::Arc<crate::mm::page_cache::Mapping>> {
+        match &self.content {
+            Content::File(pages) => Ok(pages),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    pub(super) fn set_size(&self, size: u64) -> Result {
+        if size > MAX_FILE_SIZE {
+            return Err(Errno::EFBIG);
+        }
+        self.pages()?.resize(size);
+        self.touch();
+        Ok(())
+    }
+
+    /// Writes at byte `offset`; the file grows as needed. `EFBIG`, `ENOSPC` without memory, `EFAULT`.
+    pub fn write_at(&self, offset: u64, src: &mut Src<'_>) -> Result<usize> {
+        let pages = self.pages()?;
+        if src.left() == 0 {
+            return Ok(0);
+        }
+        if offset >= MAX_FILE_SIZE {
+            return Err(Errno::EFBIG);
+        }
+        src.limit((MAX_FILE_SIZE - offset).min(usize::MAX as u64) as usize);
+        let mut done = 0;
+        while src.left() > 0 {
+            let at = offset + done as u64;
+            let in_page = at as usize % PAGE_SIZE;
+            let part = (PAGE_SIZE - in_page).min(src.left());
+            let page = match pages.read_page(at / PAGE_SIZE as u64, Sleep::Killable) {
+                Ok(page) => page,
+                Err(Errno::ENOMEM) => return self.written(done, Errno::ENOSPC),
+                Err(error) => return self.written(done, error),
+            };
+            let copied = src.take_to_page(&page, in_page, part);
+            done += copied;
+            pages.grow_to(at + copied as u64);
+            if copied < part {
+                return self.written(done, Errno::EFAULT);
+            }
+            if crate::signal::fatal_signal_pending(&current()) {
+                break;
+            }
+        }
+        self.written(done, Errno::EINTR)
+    }
+
+    fn written(&self, done: usize, error: Errno) -> Result<usize> {
+        if done > 0 {
+            self.touch();
+        }
+        partial(done, error)
+    }
+
+    /// Writes at the end of the file; where the bytes went, and how many.
+    pub fn append(&self, src: &mut Src<'_>) -> Result<(u64, usize)> {
+        let pages = self.pages()?;
+        let len = src.left() as u64;
+        let start = {
+            let _state = self.state.lock();
+            let start = pages.size();
+            if start.saturating_add(len) > MAX_FILE_SIZE {
+                return Err(Errno::EFBIG);
+            }
+            pages.grow_to(start + len);
+            start
+        };
+        let outcome = self.write_at(start, src);
+        let done = *outcome.as_ref().unwrap_or(&0) as u64;
+        if done < len {
+            let _state = self.state.lock();
+            if pages.size() == start + len {
+                pages.resize(start + done);
+            }
+        }
+        outcome.map(|done| (start, done))
+    }
+}

@@ -1,0 +1,260 @@
+//! tmpfs: files and directories in memory, readable and writable.
+//!
+//! A [`Node`] is one file, directory, link or FIFO. Changes of the tree are made under the file system's one sleeping lock, so that a
+//! rename sees both directories unchanged; lookups take only the directory's spin lock for a moment. A node knows its parent
+//! weakly and holds its children strongly, so a removed tree goes with its last user.
+//!
+//! Locks, outermost first: `TmpFs::changes` (sleeps), a node's `state` (rank FILES; never two at once).
+
+mod directory;
+mod file;
+pub mod index;
+
+pub use file::MAX_FILE_SIZE;
+
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use spin::Once;
+
+use super::file::Opened;
+use super::inode::{
+    Access, EntrySink, FileSystem, FileType, Inode, InodeRef, NewNode, Place, SetAttr, Stat, Time,
+};
+use super::pipe::Pipe;
+use crate::errno::{Errno, Result};
+use crate::mm::page_cache::Mapping;
+use crate::sched::SleepMutex;
+use crate::sync::{SpinLock, rank};
+use index::Index;
+
+/// One tmpfs.
+pub struct TmpFs {
+    kind: FileSystem,
+    next_ino: AtomicU64,
+    /// Held while the tree changes.
+    changes: SleepMutex<()>,
+}
+
+/// A file, directory, link or FIFO in memory.
+pub struct Node {
+    fs: Arc<TmpFs>,
+    ino: u64,
+    file_type: FileType,
+    /// Itself, for children that point back. Set before anybody else sees the node.
+    this: Once<Weak<Node>>,
+    content: Content,
+    state: SpinLock<State>,
+}
+
+enum Content {
+    /// Pages; the mapping's size is the file's.
+    File(Arc<Mapping>),
+    Directory(SpinLock<Index<Arc<Node>>>),
+    Symlink(Vec<u8>),
+    Fifo(Arc<Pipe>),
+}
+
+/// What changes about a node.
+struct State {
+    place: NodePlace,
+    nlink: u32,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    atime: Time,
+    mtime: Time,
+    ctime: Time,
+    btime: Time,
+}
+
+enum NodePlace {
+    /// The top, mounted on an entry of another file system.
+    Mounted(InodeRef, &'static [u8]),
+    In(Weak<Node>, Vec<u8>),
+    Removed(Vec<u8>),
+    /// Never had a name: memfd.
+    Anonymous(Vec<u8>),
+}
+
+impl TmpFs {
+    /// An empty file system whose root directory is the entry `name` of `parent`.
+    pub fn mount(kind: FileSystem, parent: InodeRef, name: &'static [u8], mode: u32) -> Result<Arc<Node>> {
+        let fs = Self::new(kind)?;
+        let content = Content::Directory(SpinLock::new(rank::PAGE, Index::new(2)));
+        Node::new(&fs, FileType::Directory, content, mode, NodePlace::Mounted(parent, name))
+    }
+
+    fn new(kind: FileSystem) -> Result<Arc<TmpFs>> {
+        Ok(Arc::try_new(TmpFs { kind, next_ino: AtomicU64::new(1), changes: SleepMutex::new(()) })?)
+    }
+
+    /// A file without a name in any directory: memfd_create(2).
+    pub fn anonymous_file(name: Vec<u8>) -> Result<Arc<Node>> {
+        let fs = Self::new(FileSystem::Anonymous)?;
+        let content = Content::File(Mapping::anonymous(0)?);
+        Node::new(&fs, FileType::Regular, content, 0o777, NodePlace::Anonymous(name))
+    }
+}
+
+impl Node {
+    fn new(fs: &Arc<TmpFs>, file_type: FileType, content: Content, mode: u32, place: NodePlace) -> Result<Arc<Node>> {
+        let now = Time::now();
+        let state = State {
+            place,
+            nlink: if file_type == FileType::Directory { 2 } else { 1 },
+            mode: mode & 0o7777,
+            uid: 0,
+            gid: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+        };
+        let node = Arc::try_new(Node {
+            fs: fs.clone(),
+            ino: fs.next_ino.fetch_add(1, Ordering::Relaxed),
+            file_type,
+            this: Once::new(),
+            content,
+            state: SpinLock::new(rank::FILES, state),
+        })?;
+        node.this.call_once(|| Arc::downgrade(&node));
+        Ok(node)
+    }
+
+    fn this(&self) -> Weak<Node> {
+        self.this.get().cloned().unwrap_or_default()
+    }
+
+    fn entries(&self) -> Result<&SpinLock<Index<Arc<Node>>>> {
+        match &self.content {
+            Content::Directory(entries) => Ok(entries),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// Notes that contents changed.
+    fn touch(&self) {
+        let now = Time::now();
+        let mut state = self.state.lock();
+        state.mtime = now;
+        state.ctime = now;
+    }
+}
+
+fn copy(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len())?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
+
+impl Inode for Node {
+    fn stat(&self) -> Stat {
+        let size = match &self.content {
+            Content::File(pages) => pages.size(),
+            Content::Symlink(target) => target.len() as u64,
+            Content::Directory(_) | Content::Fifo(_) => 0,
+        };
+        let state = self.state.lock();
+        Stat {
+            mode: state.mode,
+            nlink: state.nlink,
+            uid: state.uid,
+            gid: state.gid,
+            size,
+            blocks: size.div_ceil(4096) * 8,
+            atime: state.atime,
+            mtime: state.mtime,
+            ctime: state.ctime,
+            btime: state.btime,
+            ..Stat::new(self.fs.kind, self.ino, self.file_type, 0)
+        }
+    }
+
+    fn file_type(&self) -> FileType {
+        self.file_type
+    }
+
+    fn place(&self) -> Result<Place> {
+        let state = self.state.lock();
+        Ok(match &state.place {
+            NodePlace::Mounted(parent, name) => Place::In(parent.clone(), copy(name)?),
+            NodePlace::Removed(name) => Place::Removed(copy(name)?),
+            NodePlace::Anonymous(name) => Place::Nowhere(copy(name)?),
+            NodePlace::In(parent, name) => match parent.upgrade() {
+                Some(parent) => Place::In(parent, copy(name)?),
+                None => Place::Removed(copy(name)?),
+            },
+        })
+    }
+
+    fn open(&self, access: Access, nonblock: bool) -> Result<Opened> {
+        match &self.content {
+            Content::File(pages) => Ok(Opened::Regular(pages.clone(), self.as_tmpfs())),
+            Content::Directory(_) => Ok(Opened::Directory),
+            Content::Symlink(_) => Err(Errno::ELOOP),
+            Content::Fifo(pipe) => Pipe::open(pipe, access, nonblock),
+        }
+    }
+
+    fn mapping(&self) -> Option<Arc<Mapping>> {
+        match &self.content {
+            Content::File(pages) => Some(pages.clone()),
+            _ => None,
+        }
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<InodeRef> {
+        Ok(self.entries()?.lock().get(name).ok_or(Errno::ENOENT)?)
+    }
+
+    fn read_dir(&self, pos: u64, sink: &mut EntrySink<'_>) -> Result {
+        self.list(pos, sink)
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>> {
+        match &self.content {
+            Content::Symlink(target) => copy(target),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn create(&self, name: &[u8], new: NewNode<'_>, mode: u32) -> Result<InodeRef> {
+        Ok(self.create_child(name, new, mode)?)
+    }
+
+    fn link(&self, name: &[u8], inode: &InodeRef) -> Result {
+        self.link_child(name, inode)
+    }
+
+    fn unlink(&self, name: &[u8], directory: bool) -> Result {
+        self.unlink_child(name, directory)
+    }
+
+    fn rename(&self, name: &[u8], new_dir: &InodeRef, new_name: &[u8], flags: u32) -> Result {
+        let new_dir = new_dir.as_tmpfs().filter(|dir| Arc::ptr_eq(&dir.fs, &self.fs)).ok_or(Errno::EXDEV)?;
+        self.rename_child(name, &new_dir, new_name, flags)
+    }
+
+    fn set_attr(&self, attr: SetAttr) -> Result {
+        let mut state = self.state.lock();
+        state.mode = attr.mode.map_or(state.mode, |mode| mode & 0o7777);
+        state.uid = attr.uid.unwrap_or(state.uid);
+        state.gid = attr.gid.unwrap_or(state.gid);
+        state.atime = attr.atime.unwrap_or(state.atime);
+        state.mtime = attr.mtime.unwrap_or(state.mtime);
+        state.ctime = Time::now();
+        Ok(())
+    }
+
+    fn truncate(&self, size: u64) -> Result {
+        self.set_size(size)
+    }
+
+    fn as_tmpfs(&self) -> Option<Arc<Node>> {
+        self.this().upgrade()
+    }
+}
