@@ -15,16 +15,21 @@ pub fn run(info: &'static mut BootInfo) {
     drivers::log::init();
     check("memory", boot::memory(info));
     check("the heap", heap::init());
-    let config = config::load();
+    let config = config::get();
     drivers::log::set_level(config.log);
     machine::seed_random(config.seed);
     check("the CPU", boot::cpu());
     check("the scheduler", task::start());
     boot::start_tick();
     irq::enable();
+}
+
+/// The part that needs threads, as it waits for devices: from the first kernel thread.
+pub fn devices() {
     check("the page cache's readers", page_cache::reader::start());
-    check("the devices", drivers::init());
-    check("the root file system", fs::init());
+    drivers::console::init();
+    check("the disk", drivers::block::init());
+    check("the root file system", fs::mount_root());
 }
 
 fn check<E: Debug>(what: &str, outcome: Result<(), E>) {

@@ -12,6 +12,8 @@
 extern crate alloc;
 
 pub mod arch;
+#[cfg(target_os = "none")]
+pub mod bring_up;
 pub mod config;
 pub mod drivers;
 pub mod errno;

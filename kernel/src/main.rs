@@ -14,7 +14,7 @@ mod bare {
     fn main(info: &'static mut BootInfo) -> ! {
         bring_up::run(info);
         if let Err(errno) = task::init::start() {
-            bring_up::failed("the first process", errno);
+            bring_up::failed("the first thread", errno);
         }
         sched::idle();
         unreachable!("interrupts always come")

@@ -126,3 +126,12 @@ pub enum Exit {
     TestsFailed = 0x12,
     BringUpFailed = 0x13,
 }
+
+/// PCI configuration space, on machines that have it: `fn read(bus, device, function, offset) -> u32` · `fn write(.., value)`.
+#[cfg(target_os = "none")]
+pub use imp::pci;
+
+/// For kernel memory management on hardware: `fn map_kernel_page(address, Frame) -> Result<(), OutOfMemory>` · `fn phys_of(address) ->
+/// Option<u64>`.
+#[cfg(target_os = "none")]
+pub use imp::{map_kernel_page, phys_of};

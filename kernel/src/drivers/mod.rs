@@ -3,4 +3,6 @@
 pub mod block;
 pub mod console;
 #[cfg(target_os = "none")]
+pub mod log;
+#[cfg(target_os = "none")]
 pub mod virtio;

@@ -17,8 +17,20 @@ use crate::sched::{self, current};
 use crate::signal::{SigSet, ThreadSignals};
 use crate::trace;
 
-/// Starts the first program of the configuration. `ENOMEM`; what goes wrong later ends the machine with a log line.
+/// Starts the thread that brings the devices up and then starts the first program. `ENOMEM`; what goes wrong later ends the machine
+/// with a log line.
+#[cfg(target_os = "none")]
 pub fn start() -> Result {
+    super::kernel_thread("init", || {
+        crate::bring_up::devices();
+        if let Err(errno) = start_first_process() {
+            crate::bring_up::failed("the first process", errno);
+        }
+    })
+}
+
+/// Makes the process that will become the configuration's program. The root file system is mounted.
+pub fn start_first_process() -> Result {
     let mm = Mm::new()?;
     let process = Process::first(table::new_id(), mm, FsContext::new()?)?;
     process.set_parent(INIT_PID);
@@ -65,13 +77,7 @@ pub(super) fn child_exited(process: &Process, status: ExitStatus) {
     if process.pid != FIRST_PID.load(Ordering::Relaxed) {
         return;
     }
-    machine::control(format_args!(
-        "stats minor={} major={} retries={} signals={}",
-        trace::FAULTS_MINOR.load(Ordering::Relaxed),
-        trace::FAULTS_MAJOR.load(Ordering::Relaxed),
-        trace::RETRIES.load(Ordering::Relaxed),
-        trace::SIGNALS.load(Ordering::Relaxed),
-    ));
+    trace::write_stats();
     match status {
         ExitStatus::Code(code) => machine::control(format_args!("exit {code}")),
         ExitStatus::Signal(signal) => machine::control(format_args!("signal {}", signal.number())),

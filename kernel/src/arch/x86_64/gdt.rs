@@ -28,14 +28,16 @@ const IST_STACKS: usize = 4;
 const IST_STACK_SIZE: usize = 16 << 10;
 
 #[repr(align(16))]
-struct Stack([u8; IST_STACK_SIZE]);
+struct Stack {
+    _memory: [u8; IST_STACK_SIZE],
+}
 
 struct IstStacks(UnsafeCell<[Stack; IST_STACKS]>);
 
 // SAFETY: only the hardware uses the stacks.
 unsafe impl Sync for IstStacks {}
 
-static STACKS: IstStacks = IstStacks(UnsafeCell::new([const { Stack([0; IST_STACK_SIZE]) }; IST_STACKS]));
+static STACKS: IstStacks = IstStacks(UnsafeCell::new([const { Stack { _memory: [0; IST_STACK_SIZE] } }; IST_STACKS]));
 
 struct Tss(UnsafeCell<TaskStateSegment>);
 
@@ -64,9 +66,9 @@ pub(super) fn init() {
     // SAFETY: nobody else uses the TSS yet; the stacks are static and only named here.
     unsafe {
         let tss = &mut *TSS.0.get();
-        for (index, entry) in tss.interrupt_stack_table.iter_mut().take(IST_STACKS).enumerate() {
+        for index in 0..IST_STACKS {
             let base = VirtAddr::from_ptr(STACKS.0.get()) + (index * IST_STACK_SIZE) as u64;
-            *entry = base + IST_STACK_SIZE as u64;
+            tss.interrupt_stack_table[index] = base + IST_STACK_SIZE as u64;
         }
     }
     GDT.load();

@@ -16,7 +16,6 @@ pub(super) mod vector {
     pub const NMI: usize = 2;
     pub const BREAKPOINT: usize = 3;
     pub const OVERFLOW: usize = 4;
-    pub const BOUND: usize = 5;
     pub const INVALID_OPCODE: usize = 6;
     pub const DEVICE_NOT_AVAILABLE: usize = 7;
     pub const DOUBLE_FAULT: usize = 8;

@@ -51,7 +51,7 @@ pub fn stdin_interrupt(on: bool) {
 /// The fw_cfg item with the configuration.
 pub fn config_bytes() -> Option<Vec<u8>> {
     // SAFETY: the kernel runs on QEMU's PC machine, which has the interface's ports; nobody else uses them.
-    let mut fw_cfg = unsafe { FwCfg::new() }.ok()?;
+    let mut fw_cfg = unsafe { FwCfg::new_for_x86() }.ok()?;
     let file = fw_cfg.find_file("opt/faultline/config")?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(file.size()).ok()?;

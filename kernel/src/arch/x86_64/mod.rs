@@ -18,7 +18,7 @@ mod page_table;
 mod panic;
 mod percpu;
 mod pic;
-pub mod port;
+pub mod pci;
 mod regs;
 mod serial;
 mod sigframe;
