@@ -30,6 +30,9 @@ const USAGE: u8 = 2;
 /// The host tool itself failed.
 const TOOL: u8 = 125;
 
+/// Where the bootloader puts the kernel: at the start of the address range that the kernel asks it to use.
+const IMAGE_BASE: u64 = 0xffff_8000_0000_0000;
+
 /// The whole program: reads the command line, does it, and gives the exit status.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -173,7 +176,7 @@ pub fn exec_machine(exec: &Exec, kernel: &Path, options: &Options) -> Result<Mac
         stdin: Input::Inherit,
         stdout: Output::Inherit,
         stderr: Output::Inherit,
-        log: session::log_file(&format!("exec-{}", std::process::id()))?,
+        log: session::own_log_file("exec")?,
         show_log: options.verbose > 0,
         timeout: options.time_limit(),
     })
@@ -382,13 +385,19 @@ fn announce_debugger(machine: &Machine, kernel: &Path) {
     let Some(port) = machine.hardware.gdb_port else {
         return;
     };
-    let kernel = kernel.display();
+    let commands = [
+        format!("target remote 127.0.0.1:{port}"),
+        format!("symbol-file {} -o {IMAGE_BASE:#x}", kernel.display()),
+    ];
+    let words = commands
+        .iter()
+        .flat_map(|command| ["-ex".into(), command.into()]);
+    let gdb: Vec<OsString> = std::iter::once("gdb".into()).chain(words).collect();
     eprintln!(
-        "The machine waits for a debugger. In another terminal:\n\n  \
-         gdb -ex 'target remote 127.0.0.1:{port}'\n\n\
-         The kernel is relocated when it boots. Let it run to its first lines (`continue`, then Ctrl-C); the log\n\
-         {} then has `image base 0x...`, and this loads the symbols:\n\n  \
-         (gdb) symbol-file {kernel} -o 0x...\n",
+        "The machine waits for a debugger. In another terminal:\n\n  {}\n\n\
+         Set breakpoints with hbreak, then continue. Should names look wrong, compare the offset with the line\n\
+         `image base 0x...` in {}.\n",
+        qemu::shell_quoted(&gdb),
         machine.log.display()
     );
 }
