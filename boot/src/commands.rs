@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use crate::cli::{Cli, Command, Exec, Options};
 use crate::config::{GuestConfig, environment};
 use crate::demos::{self, DEMOS, Demo};
 use crate::image;
-use crate::progress::Step;
+use crate::progress::{self, Step};
 use crate::qemu::{self, Wires};
 use crate::rootfs::{Source, Tree};
 use crate::session::{self, End, Event, Machine, Outcome, Output, Root};
@@ -42,6 +42,7 @@ pub fn main() -> ExitCode {
     }
     match result {
         Ok(status) => ExitCode::from(status),
+        Err(error) if error.is::<Unheard>() => ExitCode::from(End::OutputClosed.status()),
         Err(error) => {
             eprintln!("boot: {error:#}");
             ExitCode::from(if error.is::<Usage>() { USAGE } else { TOOL })
@@ -61,6 +62,27 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// Nobody reads stdout any more.
+#[derive(Debug)]
+struct Unheard;
+
+impl std::fmt::Display for Unheard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the output was closed")
+    }
+}
+
+impl std::error::Error for Unheard {}
+
+/// Prints a line on stdout.
+pub fn say(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Unheard.into()),
+        result => result.context("cannot write to stdout"),
+    }
+}
+
 /// Makes `error` the user's.
 fn usage(error: &anyhow::Error) -> anyhow::Error {
     Usage(format!("{error:#}")).into()
@@ -72,7 +94,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         None => all_demos(options),
         Some(Command::Demo { name }) => one_demo(name, options),
         Some(Command::List) => {
-            println!("{}", table::list(&DEMOS));
+            say(&table::list(&DEMOS))?;
             Ok(0)
         }
         Some(Command::Exec(exec)) => self::exec(exec, options),
@@ -198,6 +220,7 @@ fn exec(exec: &Exec, options: &Options) -> Result<u8> {
     for spec in &exec.with {
         With::parse(spec).map_err(|error| usage(&error))?;
     }
+    progress::leave_stderr_to_the_program();
     let kernel = options.kernel()?;
     let machine = exec_machine(exec, &kernel, options)?;
     if options.dry_run {
@@ -268,7 +291,7 @@ fn all_demos(options: &Options) -> Result<u8> {
             stats: outcome.stats,
         });
     }
-    println!("{}", table::results(&rows));
+    say(&table::results(&rows))?;
     let failed = rows.iter().filter(|row| !row.passed).count();
     if failed > 0 {
         eprintln!("boot: {failed} of {} demos failed", rows.len());
@@ -366,7 +389,7 @@ fn dry_run(machine: &Machine) -> Result<u8> {
         ],
     };
     let command = qemu::command(&machine.hardware, &wires)?;
-    println!("{}", qemu::shell_quoted(&command));
+    say(&qemu::shell_quoted(&command))?;
     Ok(0)
 }
 
