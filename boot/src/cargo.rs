@@ -13,7 +13,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 
 use crate::interrupt::{self, Guarded};
-use crate::progress::Step;
+use crate::progress::{self, Step};
 use crate::workspace;
 
 const KERNEL_TARGET: &str = "x86_64-unknown-none";
@@ -170,7 +170,9 @@ fn run(mut cargo: Command, what: &str) -> Result<Vec<u8>> {
     let status = guarded.child().wait().context("cannot wait for cargo")?;
     drop(step);
     interrupt::check()?;
-    if !status.success() || (messages.contains("warning: ") && messages.contains("Compiling ")) {
+    // cargo repeats the warnings of what is current; here they are shown once, when it was compiled.
+    let has_news = messages.contains("warning: ") && messages.contains("Compiling ");
+    if !status.success() || has_news && !progress::is_quiet() {
         eprint!("{messages}");
     }
     ensure!(

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use crate::cli::{Cli, Command, Exec, Options};
 use crate::config::{GuestConfig, environment};
 use crate::demos::{self, DEMOS, Demo};
 use crate::image;
-use crate::progress::Step;
+use crate::progress::{self, Step};
 use crate::qemu::{self, Wires};
 use crate::rootfs::{Source, Tree};
 use crate::session::{self, End, Event, Machine, Outcome, Output, Root};
@@ -30,6 +30,9 @@ const USAGE: u8 = 2;
 /// The host tool itself failed.
 const TOOL: u8 = 125;
 
+/// Where the bootloader puts the kernel: at the start of the address range that the kernel asks it to use.
+const IMAGE_BASE: u64 = 0xffff_8000_0000_0000;
+
 /// The whole program: reads the command line, does it, and gives the exit status.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -39,6 +42,7 @@ pub fn main() -> ExitCode {
     }
     match result {
         Ok(status) => ExitCode::from(status),
+        Err(error) if error.is::<Unheard>() => ExitCode::from(End::OutputClosed.status()),
         Err(error) => {
             eprintln!("boot: {error:#}");
             ExitCode::from(if error.is::<Usage>() { USAGE } else { TOOL })
@@ -58,6 +62,27 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// Nobody reads stdout any more.
+#[derive(Debug)]
+struct Unheard;
+
+impl std::fmt::Display for Unheard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the output was closed")
+    }
+}
+
+impl std::error::Error for Unheard {}
+
+/// Prints a line on stdout.
+pub fn say(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Unheard.into()),
+        result => result.context("cannot write to stdout"),
+    }
+}
+
 /// Makes `error` the user's.
 fn usage(error: &anyhow::Error) -> anyhow::Error {
     Usage(format!("{error:#}")).into()
@@ -69,7 +94,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         None => all_demos(options),
         Some(Command::Demo { name }) => one_demo(name, options),
         Some(Command::List) => {
-            println!("{}", table::list(&DEMOS));
+            say(&table::list(&DEMOS))?;
             Ok(0)
         }
         Some(Command::Exec(exec)) => self::exec(exec, options),
@@ -173,7 +198,7 @@ pub fn exec_machine(exec: &Exec, kernel: &Path, options: &Options) -> Result<Mac
         stdin: Input::Inherit,
         stdout: Output::Inherit,
         stderr: Output::Inherit,
-        log: session::log_file(&format!("exec-{}", std::process::id()))?,
+        log: session::own_log_file("exec")?,
         show_log: options.verbose > 0,
         timeout: options.time_limit(),
     })
@@ -195,6 +220,7 @@ fn exec(exec: &Exec, options: &Options) -> Result<u8> {
     for spec in &exec.with {
         With::parse(spec).map_err(|error| usage(&error))?;
     }
+    progress::leave_stderr_to_the_program();
     let kernel = options.kernel()?;
     let machine = exec_machine(exec, &kernel, options)?;
     if options.dry_run {
@@ -265,7 +291,7 @@ fn all_demos(options: &Options) -> Result<u8> {
             stats: outcome.stats,
         });
     }
-    println!("{}", table::results(&rows));
+    say(&table::results(&rows))?;
     let failed = rows.iter().filter(|row| !row.passed).count();
     if failed > 0 {
         eprintln!("boot: {failed} of {} demos failed", rows.len());
@@ -363,7 +389,7 @@ fn dry_run(machine: &Machine) -> Result<u8> {
         ],
     };
     let command = qemu::command(&machine.hardware, &wires)?;
-    println!("{}", qemu::shell_quoted(&command));
+    say(&qemu::shell_quoted(&command))?;
     Ok(0)
 }
 
@@ -382,13 +408,19 @@ fn announce_debugger(machine: &Machine, kernel: &Path) {
     let Some(port) = machine.hardware.gdb_port else {
         return;
     };
-    let kernel = kernel.display();
+    let commands = [
+        format!("target remote 127.0.0.1:{port}"),
+        format!("symbol-file {} -o {IMAGE_BASE:#x}", kernel.display()),
+    ];
+    let words = commands
+        .iter()
+        .flat_map(|command| ["-ex".into(), command.into()]);
+    let gdb: Vec<OsString> = std::iter::once("gdb".into()).chain(words).collect();
     eprintln!(
-        "The machine waits for a debugger. In another terminal:\n\n  \
-         gdb -ex 'target remote 127.0.0.1:{port}'\n\n\
-         The kernel is relocated when it boots. Let it run to its first lines (`continue`, then Ctrl-C); the log\n\
-         {} then has `image base 0x...`, and this loads the symbols:\n\n  \
-         (gdb) symbol-file {kernel} -o 0x...\n",
+        "The machine waits for a debugger. In another terminal:\n\n  {}\n\n\
+         Set breakpoints with hbreak, then continue. Should names look wrong, compare the offset with the line\n\
+         `image base 0x...` in {}.\n",
+        qemu::shell_quoted(&gdb),
         machine.log.display()
     );
 }

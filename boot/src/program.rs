@@ -20,7 +20,7 @@ pub fn check(path: &Path) -> Result<()> {
 fn check_bytes(data: &[u8]) -> Result<()> {
     ensure!(data.starts_with(&elf::ELFMAG), "it is not an ELF file");
     ensure!(
-        data.get(4) == Some(&elf::ELFCLASS64),
+        data.get(4) == Some(&elf::ELFCLASS64.0),
         "it is not a 64-bit x86-64 program"
     );
     let header = FileHeader64::<Endianness>::parse(data).context("its ELF header is broken")?;
@@ -28,13 +28,14 @@ fn check_bytes(data: &[u8]) -> Result<()> {
     let machine = header.e_machine(endian);
     ensure!(
         machine == elf::EM_X86_64 && header.is_little_endian(),
-        "it is built for another machine (ELF machine {machine}), not for x86-64"
+        "it is built for another machine (ELF machine {}), not for x86-64",
+        machine.0
     );
     match header.e_type(endian) {
         elf::ET_EXEC | elf::ET_DYN => {}
         elf::ET_REL => bail!("it is an object file that was not linked"),
         elf::ET_CORE => bail!("it is a core dump"),
-        other => bail!("it is not an executable (ELF type {other})"),
+        other => bail!("it is not an executable (ELF type {})", other.0),
     }
     let segments = header
         .program_headers(endian, data)
@@ -60,18 +61,23 @@ mod tests {
     use super::*;
 
     /// An ELF header with one program header of type `segment` behind it.
-    fn program(class: u8, machine: u16, kind: u16, segment: u32) -> Vec<u8> {
+    fn program(
+        class: u8,
+        machine: elf::Machine,
+        kind: elf::FileType,
+        segment: elf::ProgramType,
+    ) -> Vec<u8> {
         let mut data = vec![0; 64 + 56];
         data[..7].copy_from_slice(&[0x7f, b'E', b'L', b'F', class, 1, 1]);
-        data[16..18].copy_from_slice(&kind.to_le_bytes());
-        data[18..20].copy_from_slice(&machine.to_le_bytes());
+        data[16..18].copy_from_slice(&kind.0.to_le_bytes());
+        data[18..20].copy_from_slice(&machine.0.to_le_bytes());
         data[20..24].copy_from_slice(&1u32.to_le_bytes());
         data[24..32].copy_from_slice(&0x40_1000u64.to_le_bytes());
         data[32..40].copy_from_slice(&64u64.to_le_bytes());
         data[52..54].copy_from_slice(&64u16.to_le_bytes());
         data[54..56].copy_from_slice(&56u16.to_le_bytes());
         data[56..58].copy_from_slice(&1u16.to_le_bytes());
-        data[64..68].copy_from_slice(&segment.to_le_bytes());
+        data[64..68].copy_from_slice(&segment.0.to_le_bytes());
         data
     }
 

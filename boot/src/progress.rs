@@ -3,6 +3,7 @@
 //! On a terminal a spinner on stderr; elsewhere one line, once. Nothing at all for what is done within the second.
 
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -10,6 +11,18 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 const QUIET_FOR: Duration = Duration::from_secs(1);
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is shown where stderr is no terminal: it belongs to the program that will be run.
+pub fn leave_stderr_to_the_program() {
+    QUIET.store(!std::io::stderr().is_terminal(), Ordering::Relaxed);
+}
+
+/// Whether stderr is only for the program that will be run.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
 
 /// One step with a name; ends when it is dropped.
 #[derive(Debug)]
@@ -36,7 +49,7 @@ impl Step {
             if std::io::stderr().is_terminal() {
                 shown.set_draw_target(indicatif::ProgressDrawTarget::stderr());
                 shown.enable_steady_tick(Duration::from_millis(100));
-            } else {
+            } else if !is_quiet() {
                 eprintln!("{what} ...");
             }
         });

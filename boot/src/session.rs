@@ -3,7 +3,7 @@
 //! Each line has a thread that copies what arrives; the thread that called [`run`] follows the events, watches the
 //! time, and owns QEMU, so QEMU dies with it. The pumps end when QEMU closes its ends of the sockets.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -27,6 +27,8 @@ use crate::{memfile, workspace};
 const GRACE: Duration = Duration::from_secs(5);
 /// How much of the log is kept in memory for reports; the file has all of it.
 const LOG_KEPT: usize = 4 << 20;
+/// How many older logs stay beside a new one of the same kind.
+const OWN_LOGS_KEPT: usize = 50;
 
 /// Where one of the program's output streams goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -274,6 +276,25 @@ pub fn run(machine: Machine, mut observer: impl FnMut(Event<'_>)) -> Result<Outc
 /// Where the log of a machine goes if nothing else was asked: below the target directory.
 pub fn log_file(name: &str) -> Result<PathBuf> {
     Ok(workspace::target_subdir("log")?.join(format!("{name}.log")))
+}
+
+/// Like [`log_file`] for this process alone, as many may run at a time. Of such logs only the newest ones are kept.
+pub fn own_log_file(name: &str) -> Result<PathBuf> {
+    let dir = workspace::target_subdir("log")?;
+    let prefix = format!("{name}-");
+    let entries =
+        fs::read_dir(&dir).with_context(|| format!("{} cannot be read", dir.display()))?;
+    let mut logs: Vec<_> = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    logs.sort();
+    for (_, old) in logs.iter().rev().skip(OWN_LOGS_KEPT) {
+        // Another process may have been faster.
+        let _ = fs::remove_file(old);
+    }
+    Ok(dir.join(format!("{prefix}{}.log", std::process::id())))
 }
 
 /// Which of this process's standard streams are a terminal, for a program that inherits them all.
