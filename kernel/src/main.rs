@@ -28,7 +28,9 @@ mod bare {
 
 #[cfg(not(target_os = "none"))]
 fn main() {
-    eprintln!("This is the kernel's bare-metal binary, built for the host by a build of the whole workspace.");
+    eprintln!(
+        "This is the kernel's bare-metal binary, built for the host by a build of the whole workspace."
+    );
     eprintln!("To boot it, run: cargo run");
     std::process::exit(2);
 }
