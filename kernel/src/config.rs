@@ -19,7 +19,8 @@ impl Slow {
     /// Whether the file at the absolute `path` is slow.
     pub fn covers(&self, path: &[u8]) -> bool {
         let prefix = self.prefix.strip_suffix(b"/").unwrap_or(&self.prefix);
-        path.strip_prefix(prefix).is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
+        path.strip_prefix(prefix)
+            .is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
     }
 }
 
@@ -67,7 +68,10 @@ pub fn get() -> &'static Config {
 /// with a newer tool.
 fn parse(bytes: &[u8]) -> Config {
     let mut config = Config::default();
-    for record in bytes.split(|&byte| byte == 0).filter(|record| !record.is_empty()) {
+    for record in bytes
+        .split(|&byte| byte == 0)
+        .filter(|record| !record.is_empty())
+    {
         let Some(equals) = record.iter().position(|&byte| byte == b'=') else {
             log::warn!("configuration: no value in {}", record.escape_ascii());
             continue;
@@ -119,7 +123,10 @@ impl Config {
 fn parse_slow(value: &[u8]) -> Option<Slow> {
     let colon = value.iter().rposition(|&byte| byte == b':')?;
     let delay_ns = parse_number(&value[colon + 1..])?.checked_mul(1_000_000)?;
-    Some(Slow { prefix: value[..colon].into(), delay_ns })
+    Some(Slow {
+        prefix: value[..colon].into(),
+        delay_ns,
+    })
 }
 
 fn parse_number(digits: &[u8]) -> Option<u64> {
@@ -146,11 +153,20 @@ mod tests {
             b"program=/bin/x\0arg=x\0arg=a=b\0arg=\0env=K=V\0cwd=/tmp\0tty=02\0slow=/slow:250\0seed=18446744073709551615\0log=debug\0test=pipe\0",
         );
         assert_eq!(&*config.program, b"/bin/x");
-        assert_eq!(config.args.iter().map(|arg| &arg[..]).collect::<Vec<_>>(), [&b"x"[..], b"a=b", b""]);
+        assert_eq!(
+            config.args.iter().map(|arg| &arg[..]).collect::<Vec<_>>(),
+            [&b"x"[..], b"a=b", b""]
+        );
         assert_eq!(&*config.env[0], b"K=V");
         assert_eq!(&*config.cwd, b"/tmp");
         assert_eq!(config.tty, [true, false, true]);
-        assert_eq!(config.slow, Some(Slow { prefix: b"/slow".to_vec(), delay_ns: 250_000_000 }));
+        assert_eq!(
+            config.slow,
+            Some(Slow {
+                prefix: b"/slow".to_vec(),
+                delay_ns: 250_000_000
+            })
+        );
         assert_eq!(config.seed, Some(u64::MAX));
         assert_eq!(config.log, LevelFilter::Debug);
         assert_eq!(config.test.as_deref(), Some(&b"pipe"[..]));
@@ -159,12 +175,21 @@ mod tests {
     #[test]
     fn nonsense_is_left_out() {
         let config = parse(b"unknown=1\0novalue\0seed=x\0slow=/a\0slow=/a:99999999999999999999\0log=loud\0tty=7\0cwd=/ok");
-        assert_eq!(config, Config { cwd: b"/ok".to_vec(), ..Config::default() });
+        assert_eq!(
+            config,
+            Config {
+                cwd: b"/ok".to_vec(),
+                ..Config::default()
+            }
+        );
     }
 
     #[test]
     fn slow_covers_whole_components() {
-        let slow = |prefix: &[u8]| Slow { prefix: prefix.into(), delay_ns: 1 };
+        let slow = |prefix: &[u8]| Slow {
+            prefix: prefix.into(),
+            delay_ns: 1,
+        };
         assert!(slow(b"/slow").covers(b"/slow/file") && slow(b"/slow").covers(b"/slow"));
         assert!(slow(b"/slow/").covers(b"/slow/file"));
         assert!(!slow(b"/slow").covers(b"/slower/file"));

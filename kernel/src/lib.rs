@@ -7,7 +7,10 @@
 #![cfg_attr(all(test, target_os = "none"), feature(custom_test_frameworks))]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
 #![cfg_attr(all(test, target_os = "none"), test_runner(crate::testing::run))]
-#![cfg_attr(all(test, target_os = "none"), reexport_test_harness_main = "run_tests")]
+#![cfg_attr(
+    all(test, target_os = "none"),
+    reexport_test_harness_main = "run_tests"
+)]
 
 extern crate alloc;
 

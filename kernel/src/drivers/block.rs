@@ -10,9 +10,9 @@ use core::fmt;
 
 use ext4_view::Ext4Read;
 
-use crate::errno::{Errno, Result};
 #[cfg(target_os = "none")]
 use super::virtio as device;
+use crate::errno::{Errno, Result};
 
 /// Bytes in a window, the largest request to the device.
 pub const WINDOW: usize = 64 << 10;
@@ -110,10 +110,13 @@ mod tests {
     fn the_windows_used_last_are_kept() {
         let mut windows = Windows::new();
         let start = |n: usize| (n * WINDOW) as u64;
-        let slots: Vec<usize> = (0..WINDOWS).map(|n| windows.find(start(n))).map(|(slot, new)| {
-            assert!(new);
-            slot
-        }).collect();
+        let slots: Vec<usize> = (0..WINDOWS)
+            .map(|n| windows.find(start(n)))
+            .map(|(slot, new)| {
+                assert!(new);
+                slot
+            })
+            .collect();
         assert_eq!(windows.find(start(0)), (slots[0], false));
         // The oldest one is now window 1.
         assert_eq!(windows.find(start(100)), (slots[1], true));

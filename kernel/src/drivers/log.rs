@@ -26,8 +26,18 @@ impl Log for SerialLog {
 
     fn log(&self, record: &Record) {
         let ms = time::now_ns() / 1_000_000;
-        let target = record.target().strip_prefix("kernel::").unwrap_or(record.target());
-        let _ = writeln!(Port, "[{:6}.{:03}] {:5} {target}: {}", ms / 1000, ms % 1000, record.level(), record.args());
+        let target = record
+            .target()
+            .strip_prefix("kernel::")
+            .unwrap_or(record.target());
+        let _ = writeln!(
+            Port,
+            "[{:6}.{:03}] {:5} {target}: {}",
+            ms / 1000,
+            ms % 1000,
+            record.level(),
+            record.args()
+        );
     }
 
     fn flush(&self) {}

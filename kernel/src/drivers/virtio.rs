@@ -53,7 +53,9 @@ static DONE: WaitQueue = WaitQueue::new();
 /// Finds the first virtio disk and takes it into use. `ENODEV`, `EIO`, `ENOMEM`.
 pub fn init() -> Result {
     let mut root = PciRoot::new(ConfigSpace);
-    let mut found = root.enumerate_bus(0).filter(|(_, info)| virtio_device_type(info) == Some(DeviceType::Block));
+    let mut found = root
+        .enumerate_bus(0)
+        .filter(|(_, info)| virtio_device_type(info) == Some(DeviceType::Block));
     let (function, _) = found.next().ok_or(Errno::ENODEV)?;
     drop(found);
     start(&mut root, function)
@@ -111,7 +113,13 @@ impl Disk {
             request.write(BlkReq::default());
             response.write(BlkResp::default());
         }
-        Ok(Disk { windows: Windows::new(), data, request, response, size })
+        Ok(Disk {
+            windows: Windows::new(),
+            data,
+            request,
+            response,
+            size,
+        })
     }
 
     /// Copies from the window that holds byte `at`, as far as it goes.
@@ -125,7 +133,9 @@ impl Disk {
         }
         let (slot, missing) = self.windows.find(start);
         // SAFETY: slots are below WINDOWS, so the window lies in the memory that is this structure's alone.
-        let window = unsafe { core::slice::from_raw_parts_mut(self.data.add(slot * WINDOW).as_ptr(), window_len) };
+        let window = unsafe {
+            core::slice::from_raw_parts_mut(self.data.add(slot * WINDOW).as_ptr(), window_len)
+        };
         if missing {
             if let Err(errno) = self.fill(start, window) {
                 self.windows.forget();
@@ -142,13 +152,19 @@ impl Disk {
         let (request, response) = unsafe { (self.request.as_mut(), self.response.as_mut()) };
         let sector = (start / SECTOR_SIZE as u64) as usize;
         // SAFETY: nobody touches the three until the request is complete: they are reached only through `self`.
-        let token = with_device(|device| unsafe { device.read_blocks_nb(sector, request, window, response) })?;
+        let token = with_device(|device| unsafe {
+            device.read_blocks_nb(sector, request, window, response)
+        })?;
         let waited = DONE.wait_until(Sleep::Uninterruptible, || {
-            with_device(|device| Ok(device.peek_used() == Some(token))).unwrap_or(true).then_some(())
+            with_device(|device| Ok(device.peek_used() == Some(token)))
+                .unwrap_or(true)
+                .then_some(())
         });
         debug_assert!(waited.is_ok());
         // SAFETY: the same buffers as above.
-        with_device(|device| unsafe { device.complete_read_blocks(token, request, window, response) })
+        with_device(|device| unsafe {
+            device.complete_read_blocks(token, request, window, response)
+        })
     }
 }
 

@@ -42,17 +42,38 @@ struct ConsoleInode {
 }
 
 /// A terminal device in /dev: `tty` is 5:0, `console` 5:1.
-pub fn terminal(name: &str, minor: u32, ino: u64, parent: InodeRef, output: Output) -> Result<InodeRef> {
-    let stat = Stat { rdev: (5, minor), ..Stat::new(FileSystem::Dev, ino, FileType::CharDevice, 0o620) };
+pub fn terminal(
+    name: &str,
+    minor: u32,
+    ino: u64,
+    parent: InodeRef,
+    output: Output,
+) -> Result<InodeRef> {
+    let stat = Stat {
+        rdev: (5, minor),
+        ..Stat::new(FileSystem::Dev, ino, FileType::CharDevice, 0o620)
+    };
     let node = fixed::Node::new(stat, parent, name.as_bytes())?;
-    Ok(Arc::try_new(ConsoleInode { node, output, terminal: true })?)
+    Ok(Arc::try_new(ConsoleInode {
+        node,
+        output,
+        terminal: true,
+    })?)
 }
 
 /// The pipe that the first program has in place of a terminal.
 pub fn pipe(ino: u64, output: Output) -> Result<InodeRef> {
     let stat = Stat::new(FileSystem::Pipe, ino, FileType::Fifo, 0o600);
-    let name: &[u8] = if output == Output::Stdout { b"pipe:[console]" } else { b"pipe:[stderr]" };
-    Ok(Arc::try_new(ConsoleInode { node: fixed::Node::nowhere(stat, name)?, output, terminal: false })?)
+    let name: &[u8] = if output == Output::Stdout {
+        b"pipe:[console]"
+    } else {
+        b"pipe:[stderr]"
+    };
+    Ok(Arc::try_new(ConsoleInode {
+        node: fixed::Node::nowhere(stat, name)?,
+        output,
+        terminal: false,
+    })?)
 }
 
 impl Inode for ConsoleInode {
@@ -65,7 +86,10 @@ impl Inode for ConsoleInode {
     }
 
     fn open(&self, _access: Access, _nonblock: bool) -> Result<Opened> {
-        Ok(Opened::Stream(Box::try_new(Console { output: self.output, terminal: self.terminal })?))
+        Ok(Opened::Stream(Box::try_new(Console {
+            output: self.output,
+            terminal: self.terminal,
+        })?))
     }
 }
 
@@ -83,7 +107,13 @@ impl Console {
 
     fn is_ready(&self) -> bool {
         !self.terminal && ENDED.load(Ordering::Relaxed)
-            || console::with_input(|input| if self.by_line() { input.has_line() } else { !input.is_empty() })
+            || console::with_input(|input| {
+                if self.by_line() {
+                    input.has_line()
+                } else {
+                    !input.is_empty()
+                }
+            })
     }
 
     /// Copies the next bytes without taking them.
@@ -105,9 +135,11 @@ impl Console {
     }
 
     fn take(&self, items: usize) {
-        console::with_input(|input| (0..items).for_each(|_| {
-            input.pop();
-        }));
+        console::with_input(|input| {
+            (0..items).for_each(|_| {
+                input.pop();
+            })
+        });
         console::refill();
     }
 
@@ -159,7 +191,8 @@ impl Stream for Console {
             if nonblock {
                 return Err(Errno::EAGAIN);
             }
-            console::readers().wait_until(Sleep::Interruptible, || self.is_ready().then_some(()))?;
+            console::readers()
+                .wait_until(Sleep::Interruptible, || self.is_ready().then_some(()))?;
         }
     }
 
@@ -184,7 +217,10 @@ impl Stream for Console {
     fn poll(&self) -> PollEvents {
         let mut events = PollEvents::WRITABLE;
         events.set(PollEvents::READABLE, self.is_ready());
-        events.set(PollEvents::HUP, !self.terminal && ENDED.load(Ordering::Relaxed));
+        events.set(
+            PollEvents::HUP,
+            !self.terminal && ENDED.load(Ordering::Relaxed),
+        );
         events
     }
 
@@ -195,7 +231,11 @@ impl Stream for Console {
             UserPtr::<i32>::new(arg).write(bytes as i32)?;
             return Ok(0);
         }
-        if self.terminal { terminal::ioctl(command, arg) } else { Err(Errno::ENOTTY) }
+        if self.terminal {
+            terminal::ioctl(command, arg)
+        } else {
+            Err(Errno::ENOTTY)
+        }
     }
 
     fn is_terminal(&self) -> bool {

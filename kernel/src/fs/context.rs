@@ -23,7 +23,13 @@ struct State {
 impl FsContext {
     /// A context at the root, without a program.
     pub fn new() -> Result<FsContext> {
-        Ok(FsContext(SpinLock::new(rank::FILES, State { cwd: None, exe: None })))
+        Ok(FsContext(SpinLock::new(
+            rank::FILES,
+            State {
+                cwd: None,
+                exe: None,
+            },
+        )))
     }
 
     /// The same for a child.
@@ -55,7 +61,10 @@ impl FsContext {
 
     /// Where path resolution starts.
     pub fn start(&self) -> Result<Start> {
-        Ok(Start { root: super::root()?, at: self.cwd()? })
+        Ok(Start {
+            root: super::root()?,
+            at: self.cwd()?,
+        })
     }
 
     /// The file that the process executes, for /proc/self/exe.
@@ -70,7 +79,13 @@ impl FsContext {
 
     /// Lets go of everything, at the end of the process.
     pub fn clear(&self) {
-        let old = core::mem::replace(&mut *self.0.lock(), State { cwd: None, exe: None });
+        let old = core::mem::replace(
+            &mut *self.0.lock(),
+            State {
+                cwd: None,
+                exe: None,
+            },
+        );
         drop(old);
     }
 }

@@ -35,7 +35,13 @@ pub fn mount(root: &InodeRef) -> Result<Dev> {
     }
     let tty = console::terminal("tty", 0, ino(), parent.clone(), Output::Stdout)?;
     let stdout = console::terminal("console", 1, ino(), parent.clone(), Output::Stdout)?;
-    let stderr = console::terminal("console", 1, stdout.stat().ino, parent.clone(), Output::Stderr)?;
+    let stderr = console::terminal(
+        "console",
+        1,
+        stdout.stat().ino,
+        parent.clone(),
+        Output::Stderr,
+    )?;
     dir.add("tty", tty)?;
     dir.add("console", stdout.clone())?;
     let links: [(&'static str, fn(&mut Text) -> core::fmt::Result); 4] = [
@@ -45,8 +51,23 @@ pub fn mount(root: &InodeRef) -> Result<Dev> {
         ("stderr", |text| text.write_str("/proc/self/fd/2")),
     ];
     for (name, target) in links {
-        dir.add(name, Link::new(FileSystem::Dev, ino(), parent.clone(), name.as_bytes(), target)?)?;
+        dir.add(
+            name,
+            Link::new(
+                FileSystem::Dev,
+                ino(),
+                parent.clone(),
+                name.as_bytes(),
+                target,
+            )?,
+        )?;
     }
-    dir.add("shm", TmpFs::mount(FileSystem::Shm, parent, b"shm", 0o1777)?)?;
-    Ok(Dev { dir, terminal: [stdout, stderr] })
+    dir.add(
+        "shm",
+        TmpFs::mount(FileSystem::Shm, parent, b"shm", 0o1777)?,
+    )?;
+    Ok(Dev {
+        dir,
+        terminal: [stdout, stderr],
+    })
 }

@@ -44,16 +44,27 @@ impl Inode for CounterInode {
 /// A new counter, open.
 pub fn new(count: u32, semaphore: bool, flags: u32) -> Result<Arc<File>> {
     let stat = Stat::new(FileSystem::Anonymous, 1, FileType::Anonymous, 0o600);
-    let inode = Arc::try_new(CounterInode(fixed::Node::nowhere(stat, b"anon_inode:[eventfd]")?))?;
+    let inode = Arc::try_new(CounterInode(fixed::Node::nowhere(
+        stat,
+        b"anon_inode:[eventfd]",
+    )?))?;
     let count = SpinLock::new(rank::FILES, u64::from(count));
-    let counter = Box::try_new(Counter { count, semaphore, changed: WaitQueue::new() })?;
+    let counter = Box::try_new(Counter {
+        count,
+        semaphore,
+        changed: WaitQueue::new(),
+    })?;
     File::new(inode, Opened::Stream(counter), flags)
 }
 
 impl Counter {
     fn try_take(&self) -> Option<u64> {
         let mut count = self.count.lock();
-        let taken = if self.semaphore { (*count).min(1) } else { *count };
+        let taken = if self.semaphore {
+            (*count).min(1)
+        } else {
+            *count
+        };
         *count -= taken;
         (taken > 0).then_some(taken)
     }
@@ -78,10 +89,16 @@ impl Stream for Counter {
         let taken = match self.try_take() {
             Some(taken) => taken,
             None if nonblock => return Err(Errno::EAGAIN),
-            None => self.changed.wait_until(Sleep::Interruptible, || self.try_take())?,
+            None => self
+                .changed
+                .wait_until(Sleep::Interruptible, || self.try_take())?,
         };
         self.tell();
-        if dst.put(&taken.to_ne_bytes()) < 8 { Err(Errno::EFAULT) } else { Ok(8) }
+        if dst.put(&taken.to_ne_bytes()) < 8 {
+            Err(Errno::EFAULT)
+        } else {
+            Ok(8)
+        }
     }
 
     fn write(&self, src: &mut Src<'_>, nonblock: bool) -> Result<usize> {
@@ -99,7 +116,9 @@ impl Stream for Counter {
         match self.try_add(more) {
             Some(()) => {}
             None if nonblock => return Err(Errno::EAGAIN),
-            None => self.changed.wait_until(Sleep::Interruptible, || self.try_add(more))?,
+            None => self
+                .changed
+                .wait_until(Sleep::Interruptible, || self.try_add(more))?,
         }
         self.tell();
         Ok(8)

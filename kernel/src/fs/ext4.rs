@@ -18,7 +18,8 @@ use ext4_view::Ext4Read;
 
 use super::file::Opened;
 use super::inode::{
-    Access, DirEntry, EntrySink, FileSystem, FileType, Inode as InodeTrait, InodeRef, NewNode, Place, Stat,
+    Access, DirEntry, EntrySink, FileSystem, FileType, Inode as InodeTrait, InodeRef, NewNode,
+    Place, Stat,
 };
 use super::tmpfs::index::{Entry, Index, copy_name};
 use crate::config;
@@ -56,12 +57,19 @@ pub struct Inode {
 pub fn mount(reader: Box<dyn Ext4Read + Send>) -> Result<Arc<Inode>> {
     let mut disk = Disk::load(reader)?;
     let stat = disk.stat(b"/")?;
-    let fs = Arc::try_new(Ext4Fs { disk: SleepMutex::new(disk) })?;
+    let fs = Arc::try_new(Ext4Fs {
+        disk: SleepMutex::new(disk),
+    })?;
     Inode::new(&fs, copy_name(b"/")?, None, stat)
 }
 
 impl Inode {
-    fn new(fs: &Arc<Ext4Fs>, path: Box<[u8]>, parent: Option<Arc<Inode>>, stat: Stat) -> Result<Arc<Inode>> {
+    fn new(
+        fs: &Arc<Ext4Fs>,
+        path: Box<[u8]>,
+        parent: Option<Arc<Inode>>,
+        stat: Stat,
+    ) -> Result<Arc<Inode>> {
         let inode = Arc::try_new(Inode {
             fs: fs.clone(),
             path,
@@ -82,12 +90,20 @@ impl Inode {
     }
 
     fn name(&self) -> &[u8] {
-        let slash = self.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        let slash = self
+            .path
+            .iter()
+            .rposition(|&byte| byte == b'/')
+            .unwrap_or(0);
         &self.path[slash + 1..]
     }
 
     fn path_below(&self, name: &[u8]) -> Result<Box<[u8]>> {
-        let dir = if self.path.len() == 1 { &[][..] } else { &self.path };
+        let dir = if self.path.len() == 1 {
+            &[][..]
+        } else {
+            &self.path
+        };
         let mut path = Vec::new();
         path.try_reserve_exact(dir.len() + 1 + name.len())?;
         path.extend_from_slice(dir);
@@ -101,8 +117,17 @@ impl Inode {
         if let Some(pages) = &*self.mapping.lock() {
             return Ok(pages.clone());
         }
-        let delay_ns = config::get().slow.as_ref().filter(|slow| slow.covers(&self.path)).map_or(0, |slow| slow.delay_ns);
-        let backing = Contents { fs: self.fs.clone(), path: copy_name(&self.path)?, ino: self.stat.ino, delay_ns };
+        let delay_ns = config::get()
+            .slow
+            .as_ref()
+            .filter(|slow| slow.covers(&self.path))
+            .map_or(0, |slow| slow.delay_ns);
+        let backing = Contents {
+            fs: self.fs.clone(),
+            path: copy_name(&self.path)?,
+            ino: self.stat.ino,
+            delay_ns,
+        };
         let pages = Mapping::new(self.stat.size, Box::try_new(backing)?)?;
         Ok(self.mapping.lock().get_or_insert(pages).clone())
     }
@@ -147,7 +172,9 @@ impl InodeTrait for Inode {
     }
 
     fn mapping(&self) -> Option<Arc<Mapping>> {
-        self.pages().ok().filter(|_| self.stat.file_type == FileType::Regular)
+        self.pages()
+            .ok()
+            .filter(|_| self.stat.file_type == FileType::Regular)
     }
 
     fn lookup(&self, name: &[u8]) -> Result<InodeRef> {
@@ -180,7 +207,12 @@ impl InodeTrait for Inode {
             if self.mounted(&listed.name).is_some() {
                 continue;
             }
-            let entry = DirEntry { name: &listed.name, ino: listed.ino, file_type: listed.file_type, next };
+            let entry = DirEntry {
+                name: &listed.name,
+                ino: listed.ino,
+                file_type: listed.file_type,
+                next,
+            };
             if !sink(entry) {
                 return Ok(());
             }
@@ -214,7 +246,8 @@ impl Inode {
         if self.parent.is_some() {
             return None;
         }
-        self.cached(name).filter(|inode| inode.stat().fs != FileSystem::Ext4)
+        self.cached(name)
+            .filter(|inode| inode.stat().fs != FileSystem::Ext4)
     }
 
     /// Lists what is mounted in the root, from position `from` on; the first one has position `first`.
@@ -224,14 +257,20 @@ impl Inode {
         }
         let mut position = from - first;
         loop {
-            let Some(entry) = self.children.lock().at_or_after(position) else { return Ok(()) };
+            let Some(entry) = self.children.lock().at_or_after(position) else {
+                return Ok(());
+            };
             position = entry.position + 1;
             let stat = entry.value.stat();
             if stat.fs == FileSystem::Ext4 {
                 continue;
             }
-            let entry =
-                DirEntry { name: &entry.name, ino: stat.ino, file_type: stat.file_type, next: first + position };
+            let entry = DirEntry {
+                name: &entry.name,
+                ino: stat.ino,
+                file_type: stat.file_type,
+                next: first + position,
+            };
             if !sink(entry) {
                 return Ok(());
             }
@@ -249,7 +288,10 @@ struct Contents {
 
 impl Backing for Contents {
     fn read_page(&self, index: u64, page: &mut [u8; PAGE_SIZE]) -> Result {
-        self.fs.disk.lock().read_page(&self.path, self.ino, index, page)
+        self.fs
+            .disk
+            .lock()
+            .read_page(&self.path, self.ino, index, page)
     }
 
     fn delay_ns(&self) -> u64 {

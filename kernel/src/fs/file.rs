@@ -35,7 +35,8 @@ pub enum Opened {
 }
 
 /// Status flags that fcntl(F_SETFL) can change.
-const CHANGEABLE: u32 = abi::O_APPEND | abi::O_NONBLOCK | abi::FASYNC | abi::O_DIRECT | abi::O_NOATIME;
+const CHANGEABLE: u32 =
+    abi::O_APPEND | abi::O_NONBLOCK | abi::FASYNC | abi::O_DIRECT | abi::O_NOATIME;
 
 /// An open file description.
 pub struct File {
@@ -51,9 +52,16 @@ impl File {
     /// `flags`: those of open(2), as far as they matter afterwards.
     pub fn new(inode: InodeRef, opened: Opened, flags: u32) -> Result<Arc<File>> {
         let access = access_of(flags);
-        let flags = flags & (abi::O_ACCMODE | CHANGEABLE | abi::O_PATH | abi::O_DIRECTORY | abi::O_LARGEFILE);
+        let flags = flags
+            & (abi::O_ACCMODE | CHANGEABLE | abi::O_PATH | abi::O_DIRECTORY | abi::O_LARGEFILE);
         let position = SpinLock::new(rank::FILES, 0);
-        Ok(Arc::try_new(File { inode, opened, access, flags: AtomicU32::new(flags), position })?)
+        Ok(Arc::try_new(File {
+            inode,
+            opened,
+            access,
+            flags: AtomicU32::new(flags),
+            position,
+        })?)
     }
 
     /// Whether the file was opened for reading.
@@ -78,7 +86,8 @@ impl File {
     /// F_SETFL.
     pub fn set_flags(&self, flags: u32) {
         let fixed = self.flags() & !CHANGEABLE;
-        self.flags.store(fixed | flags & CHANGEABLE, Ordering::Relaxed);
+        self.flags
+            .store(fixed | flags & CHANGEABLE, Ordering::Relaxed);
     }
 
     /// FIONBIO.
@@ -119,8 +128,12 @@ impl File {
         self.check_readable()?;
         match &self.opened {
             Opened::Stream(stream) => stream.read(dst, self.nonblock()),
-            Opened::Regular(pages, _) => self.advancing(dst, pages.size(), |at, dst| regular::read(pages, at, dst)),
-            Opened::Text(text) => self.advancing(dst, text.len() as u64, |at, dst| read_text(text, at, dst)),
+            Opened::Regular(pages, _) => {
+                self.advancing(dst, pages.size(), |at, dst| regular::read(pages, at, dst))
+            }
+            Opened::Text(text) => {
+                self.advancing(dst, text.len() as u64, |at, dst| read_text(text, at, dst))
+            }
             Opened::Directory => Err(Errno::EISDIR),
             Opened::Path => Err(Errno::EBADF),
         }
@@ -143,7 +156,11 @@ impl File {
     }
 
     fn check_readable(&self) -> Result {
-        if self.readable() { Ok(()) } else { Err(Errno::EBADF) }
+        if self.readable() {
+            Ok(())
+        } else {
+            Err(Errno::EBADF)
+        }
     }
 
     /// Reads at the position, which is moved on first and corrected afterwards.
@@ -206,7 +223,9 @@ impl File {
         match &self.opened {
             Opened::Stream(stream) if stream.seekable() => stream.write(src, self.nonblock()),
             Opened::Stream(_) => Err(Errno::ESPIPE),
-            Opened::Regular(_, Some(node)) if self.flags() & abi::O_APPEND != 0 => Ok(node.append(src)?.1),
+            Opened::Regular(_, Some(node)) if self.flags() & abi::O_APPEND != 0 => {
+                Ok(node.append(src)?.1)
+            }
             Opened::Regular(_, Some(node)) => node.write_at(offset, src),
             Opened::Regular(_, None) | Opened::Text(_) => Err(Errno::EINVAL),
             Opened::Directory => Err(Errno::EISDIR),
@@ -215,7 +234,11 @@ impl File {
     }
 
     fn check_writable(&self) -> Result {
-        if self.writable() { Ok(()) } else { Err(Errno::EBADF) }
+        if self.writable() {
+            Ok(())
+        } else {
+            Err(Errno::EBADF)
+        }
     }
 
     /// lseek(2). `ESPIPE`, `EINVAL`, `ENXIO`.
@@ -235,13 +258,19 @@ impl File {
             abi::SEEK_END => size,
             abi::SEEK_DATA | abi::SEEK_HOLE => {
                 // A file without holes: data up to the end, and a hole there.
-                let at = u64::try_from(offset).ok().filter(|&at| at < size).ok_or(Errno::ENXIO)?;
+                let at = u64::try_from(offset)
+                    .ok()
+                    .filter(|&at| at < size)
+                    .ok_or(Errno::ENXIO)?;
                 *position = if whence == abi::SEEK_DATA { at } else { size };
                 return Ok(*position);
             }
             _ => return Err(Errno::EINVAL),
         };
-        let target = i64::try_from(base).ok().and_then(|base| base.checked_add(offset)).ok_or(Errno::EOVERFLOW)?;
+        let target = i64::try_from(base)
+            .ok()
+            .and_then(|base| base.checked_add(offset))
+            .ok_or(Errno::EOVERFLOW)?;
         *position = u64::try_from(target).map_err(|_| Errno::EINVAL)?;
         Ok(*position)
     }
@@ -305,10 +334,16 @@ fn access_of(flags: u32) -> Access {
 }
 
 fn read_text(text: &[u8], offset: u64, dst: &mut Dst<'_>) -> Result<usize> {
-    let rest = text.get(offset.min(text.len() as u64) as usize..).unwrap_or_default();
+    let rest = text
+        .get(offset.min(text.len() as u64) as usize..)
+        .unwrap_or_default();
     let rest = &rest[..rest.len().min(dst.left())];
     let done = dst.put(rest);
-    if done == 0 && !rest.is_empty() { Err(Errno::EFAULT) } else { Ok(done) }
+    if done == 0 && !rest.is_empty() {
+        Err(Errno::EFAULT)
+    } else {
+        Ok(done)
+    }
 }
 
 impl MappedFile for File {

@@ -5,7 +5,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::file::Opened;
-use super::inode::{Access, DirEntry, EntrySink, FileSystem, FileType, Inode, InodeRef, Place, Stat};
+use super::inode::{
+    Access, DirEntry, EntrySink, FileSystem, FileType, Inode, InodeRef, Place, Stat,
+};
 use super::text::Text;
 use super::tmpfs::index::copy_name;
 use crate::errno::{Errno, Result};
@@ -25,12 +27,20 @@ pub struct Node {
 
 impl Node {
     pub fn new(stat: Stat, parent: InodeRef, name: &[u8]) -> Result<Node> {
-        Ok(Node { stat, parent: Some(parent), name: copy_name(name)? })
+        Ok(Node {
+            stat,
+            parent: Some(parent),
+            name: copy_name(name)?,
+        })
     }
 
     /// An inode that is in no directory.
     pub fn nowhere(stat: Stat, name: &[u8]) -> Result<Node> {
-        Ok(Node { stat, parent: None, name: copy_name(name)? })
+        Ok(Node {
+            stat,
+            parent: None,
+            name: copy_name(name)?,
+        })
     }
 
     pub fn place(&self) -> Result<Place> {
@@ -49,9 +59,18 @@ pub struct Directory {
 }
 
 impl Directory {
-    pub fn new(fs: FileSystem, ino: u64, mode: u32, parent: InodeRef, name: &[u8]) -> Result<Arc<Directory>> {
+    pub fn new(
+        fs: FileSystem,
+        ino: u64,
+        mode: u32,
+        parent: InodeRef,
+        name: &[u8],
+    ) -> Result<Arc<Directory>> {
         let node = Node::new(Stat::new(fs, ino, FileType::Directory, mode), parent, name)?;
-        Ok(Arc::try_new(Directory { node, entries: SpinLock::new(rank::FILES, Vec::new()) })?)
+        Ok(Arc::try_new(Directory {
+            node,
+            entries: SpinLock::new(rank::FILES, Vec::new()),
+        })?)
     }
 
     /// Adds an entry, at bring-up.
@@ -87,7 +106,12 @@ impl Inode for Directory {
             let entry = self.entries.lock().get(n as usize).cloned();
             let Some((name, inode)) = entry else { break };
             let stat = inode.stat();
-            if !sink(DirEntry { name, ino: stat.ino, file_type: stat.file_type, next: n + 3 }) {
+            if !sink(DirEntry {
+                name,
+                ino: stat.ino,
+                file_type: stat.file_type,
+                next: n + 3,
+            }) {
                 break;
             }
         }
@@ -171,4 +195,3 @@ impl Inode for TextFile {
         Ok(Opened::Text(text.finish()?))
     }
 }
-

@@ -49,7 +49,10 @@ pub struct Time {
 impl Time {
     pub fn now() -> Time {
         let ns = crate::arch::time::now_ns() + crate::arch::time::wall_clock_offset_ns();
-        Time { sec: (ns / 1_000_000_000) as i64, nsec: (ns % 1_000_000_000) as u32 }
+        Time {
+            sec: (ns / 1_000_000_000) as i64,
+            nsec: (ns % 1_000_000_000) as u32,
+        }
     }
 }
 
@@ -80,13 +83,20 @@ impl Stat {
     /// A file of root's, empty, with the boot time in all places.
     pub fn new(fs: FileSystem, ino: u64, file_type: FileType, mode: u32) -> Stat {
         let boot = crate::arch::time::wall_clock_offset_ns();
-        let time = Time { sec: (boot / 1_000_000_000) as i64, nsec: (boot % 1_000_000_000) as u32 };
+        let time = Time {
+            sec: (boot / 1_000_000_000) as i64,
+            nsec: (boot % 1_000_000_000) as u32,
+        };
         Stat {
             fs,
             ino,
             file_type,
             mode,
-            nlink: if file_type == FileType::Directory { 2 } else { 1 },
+            nlink: if file_type == FileType::Directory {
+                2
+            } else {
+                1
+            },
             uid: 0,
             gid: 0,
             rdev: (0, 0),
@@ -255,7 +265,11 @@ pub trait Inode: Send + Sync {
 
     /// What a file system without the operation answers.
     fn refusal(&self, otherwise: Errno) -> Errno {
-        if self.stat().fs.is_read_only() { Errno::EROFS } else { otherwise }
+        if self.stat().fs.is_read_only() {
+            Errno::EROFS
+        } else {
+            otherwise
+        }
     }
 
     /// The tmpfs node behind the inode, for operations on two of them.

@@ -34,8 +34,14 @@ pub struct UserPieces<'a> {
 
 impl<'a> UserPieces<'a> {
     fn new(pieces: &'a [IoVec]) -> Self {
-        let total = pieces.iter().fold(0usize, |sum, piece| sum.saturating_add(piece.len));
-        UserPieces { pieces, skipped: 0, left: total.min(MAX_RW_COUNT) }
+        let total = pieces
+            .iter()
+            .fold(0usize, |sum, piece| sum.saturating_add(piece.len));
+        UserPieces {
+            pieces,
+            skipped: 0,
+            left: total.min(MAX_RW_COUNT),
+        }
     }
 
     /// The next contiguous piece: address and length, at most `max` bytes. `None` at the end.
@@ -58,7 +64,11 @@ impl<'a> UserPieces<'a> {
 
     /// Moves up to `max` bytes: `copy` gets the address, how many bytes are done and how many are asked for, and answers how many it
     /// moved. Stops at the first short copy. How many were moved in all.
-    fn transfer(&mut self, max: usize, mut copy: impl FnMut(usize, usize, usize) -> usize) -> usize {
+    fn transfer(
+        &mut self,
+        max: usize,
+        mut copy: impl FnMut(usize, usize, usize) -> usize,
+    ) -> usize {
         let mut done = 0;
         while let Some((addr, len)) = self.piece(max - done) {
             let copied = copy(addr, done, len);
@@ -106,8 +116,9 @@ impl<'a> Dst<'a> {
     /// Copies `bytes` as far as they fit; how many were copied. Fewer than that means that user memory could not be written.
     pub fn put(&mut self, bytes: &[u8]) -> usize {
         match self {
-            Dst::User(pieces) => pieces
-                .transfer(bytes.len(), |addr, done, len| uaccess::write_bytes_partly(addr, &bytes[done..done + len])),
+            Dst::User(pieces) => pieces.transfer(bytes.len(), |addr, done, len| {
+                uaccess::write_bytes_partly(addr, &bytes[done..done + len])
+            }),
             Dst::Kernel(buf) => {
                 let len = buf.len().min(bytes.len());
                 let (now, later) = core::mem::take(buf).split_at_mut(len);
@@ -121,9 +132,9 @@ impl<'a> Dst<'a> {
     /// Copies `len` bytes from `offset` of a page that is up to date, as [`Dst::put`].
     pub fn put_page(&mut self, page: &Frame, offset: usize, len: usize) -> usize {
         match self {
-            Dst::User(pieces) => {
-                pieces.transfer(len, |addr, done, len| page_cache::copy_page_to_user(page, offset + done, addr, len))
-            }
+            Dst::User(pieces) => pieces.transfer(len, |addr, done, len| {
+                page_cache::copy_page_to_user(page, offset + done, addr, len)
+            }),
             Dst::Kernel(buf) => {
                 let len = buf.len().min(len);
                 let (now, later) = core::mem::take(buf).split_at_mut(len);
@@ -137,7 +148,9 @@ impl<'a> Dst<'a> {
     /// Writes `len` zeros, as [`Dst::put`].
     pub fn put_zeros(&mut self, len: usize) -> usize {
         match self {
-            Dst::User(pieces) => pieces.transfer(len, |addr, _, len| len - crate::arch::clear_user(addr, len)),
+            Dst::User(pieces) => {
+                pieces.transfer(len, |addr, _, len| len - crate::arch::clear_user(addr, len))
+            }
             Dst::Kernel(buf) => {
                 let len = buf.len().min(len);
                 let (now, later) = core::mem::take(buf).split_at_mut(len);
@@ -192,9 +205,9 @@ impl<'a> Src<'a> {
     /// Fills `buf` as far as bytes are left; how many were copied. Fewer than that means that user memory could not be read.
     pub fn take(&mut self, buf: &mut [u8]) -> usize {
         match self {
-            Src::User(pieces) => {
-                pieces.transfer(buf.len(), |addr, done, len| uaccess::read_bytes_partly(addr, &mut buf[done..done + len]))
-            }
+            Src::User(pieces) => pieces.transfer(buf.len(), |addr, done, len| {
+                uaccess::read_bytes_partly(addr, &mut buf[done..done + len])
+            }),
             Src::Kernel(bytes) => {
                 let len = buf.len().min(bytes.len());
                 buf[..len].copy_from_slice(&bytes[..len]);
@@ -207,9 +220,9 @@ impl<'a> Src<'a> {
     /// Copies `len` bytes to `offset` of a page of shared memory, as [`Src::take`].
     pub fn take_to_page(&mut self, page: &Frame, offset: usize, len: usize) -> usize {
         match self {
-            Src::User(pieces) => {
-                pieces.transfer(len, |addr, done, len| page_cache::copy_user_to_page(page, offset + done, addr, len))
-            }
+            Src::User(pieces) => pieces.transfer(len, |addr, done, len| {
+                page_cache::copy_user_to_page(page, offset + done, addr, len)
+            }),
             Src::Kernel(bytes) => {
                 let len = bytes.len().min(len);
                 page_cache::copy_to_page(page, offset, &bytes[..len]);
@@ -266,7 +279,11 @@ mod tests {
 
     #[test]
     fn pieces_are_walked_in_order_and_empty_ones_skipped() {
-        let pieces = [IoVec { base: 100, len: 2 }, IoVec { base: 0, len: 0 }, IoVec { base: 200, len: 5 }];
+        let pieces = [
+            IoVec { base: 100, len: 2 },
+            IoVec { base: 0, len: 0 },
+            IoVec { base: 200, len: 5 },
+        ];
         let mut cursor = UserPieces::new(&pieces);
         let mut seen = alloc::vec::Vec::new();
         let moved = cursor.transfer(6, |addr, done, len| {
@@ -289,7 +306,16 @@ mod tests {
 
     #[test]
     fn the_total_is_capped() {
-        let pieces = [IoVec { base: 0, len: usize::MAX }, IoVec { base: 0, len: usize::MAX }];
+        let pieces = [
+            IoVec {
+                base: 0,
+                len: usize::MAX,
+            },
+            IoVec {
+                base: 0,
+                len: usize::MAX,
+            },
+        ];
         assert_eq!(UserPieces::new(&pieces).left, MAX_RW_COUNT);
     }
 }

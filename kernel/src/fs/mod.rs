@@ -69,8 +69,14 @@ pub fn mount(reader: Box<dyn ext4_view::Ext4Read + Send>) -> Result {
     let dev = dev::mount(&root)?;
     ext4.mount_on("dev", dev.dir)?;
     ext4.mount_on("proc", proc::mount(&root)?)?;
-    ext4.mount_on("tmp", tmpfs::TmpFs::mount(FileSystem::Tmp, root.clone(), b"tmp", 0o1777)?)?;
-    TREE.call_once(|| Tree { root, terminal: dev.terminal });
+    ext4.mount_on(
+        "tmp",
+        tmpfs::TmpFs::mount(FileSystem::Tmp, root.clone(), b"tmp", 0o1777)?,
+    )?;
+    TREE.call_once(|| Tree {
+        root,
+        terminal: dev.terminal,
+    });
     Ok(())
 }
 
@@ -87,19 +93,44 @@ pub fn root() -> Result<InodeRef> {
 pub fn open_standard_files(config: &Config) -> Result {
     let [stdout, stderr] = &tree()?.terminal;
     for (fd, is_terminal) in config.tty.into_iter().enumerate() {
-        let output = if fd == 2 { Output::Stderr } else { Output::Stdout };
+        let output = if fd == 2 {
+            Output::Stderr
+        } else {
+            Output::Stdout
+        };
         let inode = match (is_terminal, output) {
             (false, _) => console::pipe(fd as u64 + 1, output)?,
             (true, Output::Stdout) => stdout.clone(),
             (true, Output::Stderr) => stderr.clone(),
         };
         let (access, flags) = match (is_terminal, fd) {
-            (true, _) => (Access { read: true, write: true }, abi::O_RDWR),
-            (false, 0) => (Access { read: true, write: false }, abi::O_RDONLY),
-            (false, _) => (Access { read: false, write: true }, abi::O_WRONLY),
+            (true, _) => (
+                Access {
+                    read: true,
+                    write: true,
+                },
+                abi::O_RDWR,
+            ),
+            (false, 0) => (
+                Access {
+                    read: true,
+                    write: false,
+                },
+                abi::O_RDONLY,
+            ),
+            (false, _) => (
+                Access {
+                    read: false,
+                    write: true,
+                },
+                abi::O_WRONLY,
+            ),
         };
         let opened = inode.open(access, false)?;
-        current().process.files.insert(File::new(inode, opened, flags)?, 0, 1024, false)?;
+        current()
+            .process
+            .files
+            .insert(File::new(inode, opened, flags)?, 0, 1024, false)?;
     }
     Ok(())
 }

@@ -22,7 +22,13 @@ pub enum Device {
 }
 
 impl Device {
-    pub const ALL: [Device; 5] = [Device::Null, Device::Zero, Device::Full, Device::Random, Device::Urandom];
+    pub const ALL: [Device; 5] = [
+        Device::Null,
+        Device::Zero,
+        Device::Full,
+        Device::Random,
+        Device::Urandom,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -53,7 +59,10 @@ struct DeviceInode {
 
 /// The inode of a device in the directory `parent`.
 pub fn device(device: Device, ino: u64, parent: InodeRef) -> Result<InodeRef> {
-    let stat = Stat { rdev: (1, device.minor()), ..Stat::new(FileSystem::Dev, ino, FileType::CharDevice, 0o666) };
+    let stat = Stat {
+        rdev: (1, device.minor()),
+        ..Stat::new(FileSystem::Dev, ino, FileType::CharDevice, 0o666)
+    };
     let node = fixed::Node::new(stat, parent, device.name().as_bytes())?;
     Ok(Arc::try_new(DeviceInode { node, device })?)
 }
@@ -62,7 +71,10 @@ pub fn device(device: Device, ino: u64, parent: InodeRef) -> Result<InodeRef> {
 #[cfg(test)]
 pub fn inode() -> Result<InodeRef> {
     let stat = Stat::new(FileSystem::Dev, 1, FileType::CharDevice, 0o666);
-    Ok(Arc::try_new(DeviceInode { node: fixed::Node::nowhere(stat, b"null")?, device: Device::Null })?)
+    Ok(Arc::try_new(DeviceInode {
+        node: fixed::Node::nowhere(stat, b"null")?,
+        device: Device::Null,
+    })?)
 }
 
 impl Inode for DeviceInode {

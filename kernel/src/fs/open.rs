@@ -32,8 +32,12 @@ fn create(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>
     }
     let mut parent = path::resolve_parent(start, path)?;
     loop {
-        let Parent { dir, last, slash, .. } = &parent;
-        let Last::Name(name) = last else { return Err(Errno::EISDIR) };
+        let Parent {
+            dir, last, slash, ..
+        } = &parent;
+        let Last::Name(name) = last else {
+            return Err(Errno::EISDIR);
+        };
         if *slash {
             return Err(Errno::EISDIR);
         }
@@ -78,11 +82,15 @@ pub fn open_inode(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
         return File::new(inode, Opened::Path, flags);
     }
     let mode = flags & abi::O_ACCMODE;
-    let access = Access { read: mode != abi::O_WRONLY, write: mode != abi::O_RDONLY };
+    let access = Access {
+        read: mode != abi::O_WRONLY,
+        write: mode != abi::O_RDONLY,
+    };
     if file_type == FileType::Directory && (access.write || flags & abi::O_TRUNC != 0) {
         return Err(Errno::EISDIR);
     }
-    if flags & abi::O_TRUNC != 0 && file_type == FileType::Regular && inode.stat().fs.is_read_only() {
+    if flags & abi::O_TRUNC != 0 && file_type == FileType::Regular && inode.stat().fs.is_read_only()
+    {
         return Err(Errno::EROFS);
     }
     let opened = inode.open(access, flags & abi::O_NONBLOCK != 0)?;

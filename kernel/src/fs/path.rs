@@ -51,7 +51,9 @@ struct Walk {
 pub fn resolve(start: &Start, path: &[u8], follow: bool) -> Result<InodeRef> {
     let mut parent = resolve_parent(start, path)?;
     loop {
-        let Last::Name(name) = &parent.last else { return Ok(parent.dir) };
+        let Last::Name(name) = &parent.last else {
+            return Ok(parent.dir);
+        };
         let inode = parent.dir.lookup(name)?;
         let file_type = inode.file_type();
         if file_type == FileType::Symlink && (follow || parent.slash) {
@@ -79,7 +81,13 @@ pub fn resolve_parent(start: &Start, path: &[u8]) -> Result<Parent> {
     let mut rest = Vec::new();
     rest.try_reserve_exact(path.len())?;
     rest.extend_from_slice(path);
-    Walk { root: start.root.clone(), at: start.at.clone(), rest, links: 0 }.to_parent()
+    Walk {
+        root: start.root.clone(),
+        at: start.at.clone(),
+        rest,
+        links: 0,
+    }
+    .to_parent()
 }
 
 /// Where a followed link led.
@@ -116,7 +124,14 @@ impl Walk {
         loop {
             let name = match self.take_component()? {
                 Some(name) => name,
-                None => return Ok(Parent { dir: self.at.clone(), last: Last::Itself, slash: false, walk: self }),
+                None => {
+                    return Ok(Parent {
+                        dir: self.at.clone(),
+                        last: Last::Itself,
+                        slash: false,
+                        walk: self,
+                    });
+                }
             };
             let slash = self.rest.first() == Some(&b'/');
             let is_last = self.rest.iter().all(|&byte| byte == b'/');
@@ -127,7 +142,12 @@ impl Walk {
                 b"." => continue,
                 b".." => self.at = parent_of(&self.at)?,
                 _ if is_last => {
-                    return Ok(Parent { dir: self.at.clone(), last: Last::Name(name), slash, walk: self });
+                    return Ok(Parent {
+                        dir: self.at.clone(),
+                        last: Last::Name(name),
+                        slash,
+                        walk: self,
+                    });
                 }
                 _ => self.enter(&name)?,
             }
@@ -136,9 +156,16 @@ impl Walk {
 
     /// Takes the next component off the text; `None` at its end.
     fn take_component(&mut self) -> Result<Option<Vec<u8>>> {
-        let start = self.rest.iter().position(|&byte| byte != b'/').unwrap_or(self.rest.len());
+        let start = self
+            .rest
+            .iter()
+            .position(|&byte| byte != b'/')
+            .unwrap_or(self.rest.len());
         let text = &self.rest[start..];
-        let len = text.iter().position(|&byte| byte == b'/').unwrap_or(text.len());
+        let len = text
+            .iter()
+            .position(|&byte| byte == b'/')
+            .unwrap_or(text.len());
         if len == 0 {
             self.rest.clear();
             return Ok(None);
@@ -224,7 +251,9 @@ pub fn path_of(inode: &InodeRef) -> Result<Vec<u8>> {
     }
     let suffix: &[u8] = if removed { b" (deleted)" } else { b"" };
     let mut path = Vec::new();
-    path.try_reserve_exact(names.iter().map(|name| name.len() + 1).sum::<usize>() + suffix.len() + 1)?;
+    path.try_reserve_exact(
+        names.iter().map(|name| name.len() + 1).sum::<usize>() + suffix.len() + 1,
+    )?;
     for name in names.iter().rev() {
         path.push(b'/');
         path.extend_from_slice(name);

@@ -77,7 +77,13 @@ impl Pipe {
             ino: NEXT_INO.fetch_add(1, Ordering::Relaxed),
             state: SpinLock::new(
                 rank::FILES,
-                State { ring: Ring::new(DEFAULT_CAPACITY), readers: 0, writers: 0, readers_seen: 0, writers_seen: 0 },
+                State {
+                    ring: Ring::new(DEFAULT_CAPACITY),
+                    readers: 0,
+                    writers: 0,
+                    readers_seen: 0,
+                    writers_seen: 0,
+                },
             ),
             readers: WaitQueue::new(),
             writers: WaitQueue::new(),
@@ -87,8 +93,14 @@ impl Pipe {
 
     /// Opens an end of a FIFO (`fifo(7)`): waits for the other side, unless `nonblock`. `ENXIO`, `ERESTARTSYS`.
     pub fn open(self: &Arc<Self>, access: Access, nonblock: bool) -> Result<Opened> {
-        let other_side = |state: &State| (access.read && access.write)
-            || if access.read { state.writers > 0 } else { state.readers > 0 };
+        let other_side = |state: &State| {
+            (access.read && access.write)
+                || if access.read {
+                    state.writers > 0
+                } else {
+                    state.readers > 0
+                }
+        };
         if nonblock && !access.read && !other_side(&self.state.lock()) {
             return Err(Errno::ENXIO);
         }
@@ -96,7 +108,13 @@ impl Pipe {
         if nonblock {
             return Ok(Opened::Stream(end));
         }
-        let seen = |state: &State| if access.read { state.writers_seen } else { state.readers_seen };
+        let seen = |state: &State| {
+            if access.read {
+                state.writers_seen
+            } else {
+                state.readers_seen
+            }
+        };
         let before = seen(&self.state.lock());
         self.openers.wait_until(Sleep::Interruptible, || {
             let state = self.state.lock();
@@ -107,7 +125,10 @@ impl Pipe {
 
     /// An end without waiting for another.
     pub fn end(self: &Arc<Self>, access: Access) -> Result<Box<dyn Stream>> {
-        let end = Box::try_new(End { pipe: self.clone(), access })?;
+        let end = Box::try_new(End {
+            pipe: self.clone(),
+            access,
+        })?;
         let mut state = self.state.lock();
         state.readers += usize::from(access.read);
         state.readers_seen += u64::from(access.read);
@@ -169,7 +190,11 @@ impl Pipe {
     fn try_read(&self, dst: &mut Dst<'_>) -> Step {
         let mut state = self.state.lock();
         if state.ring.is_empty() {
-            return if state.writers == 0 { Step::NoOtherSide } else { Step::Blocked };
+            return if state.writers == 0 {
+                Step::NoOtherSide
+            } else {
+                Step::Blocked
+            };
         }
         let _no_fault = matches!(dst, Dst::User(_)).then(NoFault::new);
         let mut done = 0;
@@ -183,7 +208,11 @@ impl Pipe {
                 break;
             }
         }
-        if done > 0 { Step::Moved(done) } else { Step::Missing(0) }
+        if done > 0 {
+            Step::Moved(done)
+        } else {
+            Step::Missing(0)
+        }
     }
 
     fn write(&self, src: &mut Src<'_>, nonblock: bool) -> Result<usize> {
@@ -217,8 +246,15 @@ impl Pipe {
                 missing.fault_in()?;
             }
             Step::NoOtherSide => {
-                let sender = Detail::Sender { pid: current().process.pid, uid: 0 };
-                let sigpipe = SigInfo { signal: Signal::SIGPIPE, code: code::SI_USER, detail: sender };
+                let sender = Detail::Sender {
+                    pid: current().process.pid,
+                    uid: 0,
+                };
+                let sigpipe = SigInfo {
+                    signal: Signal::SIGPIPE,
+                    code: code::SI_USER,
+                    detail: sender,
+                };
                 send::send_to_thread(&current().arc(), sigpipe);
                 return Err(Errno::EPIPE);
             }
@@ -267,10 +303,16 @@ impl Pipe {
         let mut events = PollEvents::empty();
         if access.read {
             events.set(PollEvents::READABLE, !state.ring.is_empty());
-            events.set(PollEvents::HUP, state.writers == 0 && state.writers_seen > 0);
+            events.set(
+                PollEvents::HUP,
+                state.writers == 0 && state.writers_seen > 0,
+            );
         }
         if access.write {
-            events.set(PollEvents::WRITABLE, state.ring.room() >= PIPE_BUF.min(state.ring.capacity()));
+            events.set(
+                PollEvents::WRITABLE,
+                state.ring.room() >= PIPE_BUF.min(state.ring.capacity()),
+            );
             events.set(PollEvents::ERR, state.readers == 0);
         }
         events
@@ -308,7 +350,8 @@ impl Drop for End {
         let mut state = self.pipe.state.lock();
         state.readers -= usize::from(self.access.read);
         state.writers -= usize::from(self.access.write);
-        let left_over = (state.readers == 0 && state.writers == 0).then(|| state.ring.take_memory());
+        let left_over =
+            (state.readers == 0 && state.writers == 0).then(|| state.ring.take_memory());
         drop(state);
         drop(left_over);
         self.pipe.readers.wake_all();
@@ -327,7 +370,16 @@ impl PipeInode {
     pub fn new(pipe: Arc<Pipe>) -> Result<Arc<PipeInode>> {
         let now = Time::now();
         let stat = Stat::new(FileSystem::Pipe, pipe.ino, FileType::Fifo, 0o600);
-        Ok(Arc::try_new(PipeInode { pipe, stat: Stat { atime: now, mtime: now, ctime: now, btime: now, ..stat } })?)
+        Ok(Arc::try_new(PipeInode {
+            pipe,
+            stat: Stat {
+                atime: now,
+                mtime: now,
+                ctime: now,
+                btime: now,
+                ..stat
+            },
+        })?)
     }
 }
 

@@ -3,9 +3,9 @@
 //! All pollers stand in one queue and look at their own files again whenever any stream becomes ready. Streams therefore need no
 //! lists of who polls them, and polling takes no memory.
 
+use crate::sched::Sleep;
 use crate::sched::WaitQueue;
 use crate::sched::wait::NotYet;
-use crate::sched::Sleep;
 
 static POLLERS: WaitQueue = WaitQueue::new();
 

@@ -12,7 +12,9 @@ use core::fmt::{self, Write};
 
 use super::file::Opened;
 use super::fixed::{self, Directory, Link, TextFile, ino_below};
-use super::inode::{Access, DirEntry, EntrySink, FileSystem, FileType, Inode, InodeRef, Place, Stat};
+use super::inode::{
+    Access, DirEntry, EntrySink, FileSystem, FileType, Inode, InodeRef, Place, Stat,
+};
 use super::text::Text;
 use crate::errno::{Errno, Result};
 use crate::sched::current;
@@ -39,19 +41,43 @@ pub fn mount(parent: &InodeRef) -> Result<InodeRef> {
     let mut next = 0;
     for (name, text) in system::FILES {
         next += 1;
-        fixed.add(name, TextFile::new(FileSystem::Proc, ino_below(ROOT, next), above.clone(), name.as_bytes(), *text)?)?;
+        fixed.add(
+            name,
+            TextFile::new(
+                FileSystem::Proc,
+                ino_below(ROOT, next),
+                above.clone(),
+                name.as_bytes(),
+                *text,
+            )?,
+        )?;
     }
     let links: [(&'static str, fn(&mut Text) -> fmt::Result); 3] = [
         ("self", |text| write!(text, "{}", current().process.pid)),
-        ("thread-self", |text| write!(text, "{0}/task/{1}", current().process.pid, current().tid)),
+        ("thread-self", |text| {
+            write!(text, "{0}/task/{1}", current().process.pid, current().tid)
+        }),
         ("mounts", |text| text.write_str("self/mounts")),
     ];
     for (name, target) in links {
         next += 1;
-        fixed.add(name, Link::new(FileSystem::Proc, ino_below(ROOT, next), above.clone(), name.as_bytes(), target)?)?;
+        fixed.add(
+            name,
+            Link::new(
+                FileSystem::Proc,
+                ino_below(ROOT, next),
+                above.clone(),
+                name.as_bytes(),
+                target,
+            )?,
+        )?;
     }
     fixed.add("sys", sys(above, ino_below(ROOT, next + 1))?)?;
-    let node = fixed::Node::new(Stat::new(FileSystem::Proc, ROOT, FileType::Directory, 0o555), parent.clone(), b"proc")?;
+    let node = fixed::Node::new(
+        Stat::new(FileSystem::Proc, ROOT, FileType::Directory, 0o555),
+        parent.clone(),
+        b"proc",
+    )?;
     Ok(Arc::try_new(Root { node, fixed })?)
 }
 
@@ -65,14 +91,26 @@ fn sys(proc: InodeRef, ino: u64) -> Result<InodeRef> {
         let dir = Directory::new(FileSystem::Proc, ino, 0o555, sys.clone(), name.as_bytes())?;
         for (n, (name, text)) in files.iter().enumerate() {
             let ino = ino_below(ino, n as u64);
-            dir.add(name, TextFile::new(FileSystem::Proc, ino, dir.clone(), name.as_bytes(), *text)?)?;
+            dir.add(
+                name,
+                TextFile::new(FileSystem::Proc, ino, dir.clone(), name.as_bytes(), *text)?,
+            )?;
         }
         if *name == "kernel" {
             let ino = ino_below(ino, files.len() as u64);
             let random = Directory::new(FileSystem::Proc, ino, 0o555, dir.clone(), b"random")?;
             for (n, (name, text)) in system::RANDOM.iter().enumerate() {
                 let ino = ino_below(ino, n as u64);
-                random.add(name, TextFile::new(FileSystem::Proc, ino, random.clone(), name.as_bytes(), *text)?)?;
+                random.add(
+                    name,
+                    TextFile::new(
+                        FileSystem::Proc,
+                        ino,
+                        random.clone(),
+                        name.as_bytes(),
+                        *text,
+                    )?,
+                )?;
             }
             dir.add("random", random)?;
         }

@@ -24,7 +24,16 @@ pub fn read(pages: &Arc<Mapping>, offset: u64, dst: &mut Dst<'_>) -> Result<usiz
         read_ahead(pages, index, last);
         let page = match pages.read_page(index, Sleep::Killable) {
             Ok(page) => page,
-            Err(error) => return partial(done, if error == Errno::ERESTARTSYS { Errno::EINTR } else { error }),
+            Err(error) => {
+                return partial(
+                    done,
+                    if error == Errno::ERESTARTSYS {
+                        Errno::EINTR
+                    } else {
+                        error
+                    },
+                );
+            }
         };
         let copied = dst.put_page(&page, in_page, part);
         done += copied;

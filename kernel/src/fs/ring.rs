@@ -18,7 +18,12 @@ pub struct Ring {
 
 impl Ring {
     pub const fn new(capacity: usize) -> Ring {
-        Ring { memory: Vec::new(), first: 0, len: 0, capacity }
+        Ring {
+            memory: Vec::new(),
+            first: 0,
+            len: 0,
+            capacity,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -57,7 +62,12 @@ impl Ring {
         if needed <= self.memory.len() {
             return Ok(());
         }
-        self.move_to(needed.next_power_of_two().max(MIN_MEMORY).min(self.capacity))
+        self.move_to(
+            needed
+                .next_power_of_two()
+                .max(MIN_MEMORY)
+                .min(self.capacity),
+        )
     }
 
     /// Goes over to `size` bytes of new memory.
@@ -79,7 +89,10 @@ impl Ring {
         if end <= self.memory.len() {
             (&self.memory[self.first..end], &[])
         } else {
-            (&self.memory[self.first..], &self.memory[..end - self.memory.len()])
+            (
+                &self.memory[self.first..],
+                &self.memory[..end - self.memory.len()],
+            )
         }
     }
 
@@ -92,7 +105,11 @@ impl Ring {
     pub fn consume(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.len);
         self.len -= bytes;
-        self.first = if self.len == 0 { 0 } else { (self.first + bytes) % self.memory.len() };
+        self.first = if self.len == 0 {
+            0
+        } else {
+            (self.first + bytes) % self.memory.len()
+        };
     }
 
     /// Reserved memory `ahead` bytes behind the newest byte, at most `max` bytes of it that lie together.
@@ -150,7 +167,9 @@ mod tests {
         for step in 0..20_000 {
             match next(20) {
                 0..9 => {
-                    let bytes: Vec<u8> = (0..next(3000).min(ring.room())).map(|i| (i + step) as u8).collect();
+                    let bytes: Vec<u8> = (0..next(3000).min(ring.room()))
+                        .map(|i| (i + step) as u8)
+                        .collect();
                     push(&mut ring, &bytes);
                     model.extend(bytes);
                 }

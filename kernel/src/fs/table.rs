@@ -32,7 +32,10 @@ struct Bitmap {
 
 impl Bitmap {
     const fn new() -> Bitmap {
-        Bitmap { words_with_free: !0, used: [0; WORDS] }
+        Bitmap {
+            words_with_free: !0,
+            used: [0; WORDS],
+        }
     }
 
     /// The lowest free descriptor that is `from` or greater.
@@ -75,26 +78,50 @@ pub struct FileTable(SpinLock<Slots>);
 
 impl FileTable {
     pub const fn new() -> FileTable {
-        FileTable(SpinLock::new(rank::FILES, Slots { slots: Vec::new(), bitmap: Bitmap::new() }))
+        FileTable(SpinLock::new(
+            rank::FILES,
+            Slots {
+                slots: Vec::new(),
+                bitmap: Bitmap::new(),
+            },
+        ))
     }
 
     /// The file of a descriptor. `EBADF`.
     pub fn get(&self, fd: i32) -> Result<Arc<File>> {
         let table = self.0.lock();
-        let slot = usize::try_from(fd).ok().and_then(|fd| table.slots.get(fd)?.as_ref());
+        let slot = usize::try_from(fd)
+            .ok()
+            .and_then(|fd| table.slots.get(fd)?.as_ref());
         slot.map(|slot| slot.file.clone()).ok_or(Errno::EBADF)
     }
 
     /// Gives a file the lowest free descriptor that is `from` or greater and below `limit`. `EMFILE`, `ENOMEM`; `EINVAL` if `from` is not
     /// below the limit.
-    pub fn insert(&self, file: Arc<File>, from: u32, limit: u64, close_on_exec: bool) -> Result<u32> {
+    pub fn insert(
+        &self,
+        file: Arc<File>,
+        from: u32,
+        limit: u64,
+        close_on_exec: bool,
+    ) -> Result<u32> {
         let limit = (MAX_FILES as u64).min(limit) as usize;
         if from as usize >= limit && from != 0 {
             return Err(Errno::EINVAL);
         }
         let mut table = self.0.lock();
-        let fd = table.bitmap.first_free(from as usize).filter(|&fd| fd < limit).ok_or(Errno::EMFILE)?;
-        table.put(fd, Slot { file, close_on_exec })?;
+        let fd = table
+            .bitmap
+            .first_free(from as usize)
+            .filter(|&fd| fd < limit)
+            .ok_or(Errno::EMFILE)?;
+        table.put(
+            fd,
+            Slot {
+                file,
+                close_on_exec,
+            },
+        )?;
         Ok(fd as u32)
     }
 
@@ -103,7 +130,13 @@ impl FileTable {
         if u64::from(fd) >= limit.min(MAX_FILES as u64) {
             return Err(Errno::EBADF);
         }
-        let old = self.0.lock().put(fd as usize, Slot { file, close_on_exec })?;
+        let old = self.0.lock().put(
+            fd as usize,
+            Slot {
+                file,
+                close_on_exec,
+            },
+        )?;
         drop(old);
         Ok(())
     }
@@ -111,7 +144,11 @@ impl FileTable {
     /// Takes a descriptor out; the file is closed when the caller drops it. `EBADF`.
     pub fn remove(&self, fd: i32) -> Result<Arc<File>> {
         let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.0.lock().take(fd).map(|slot| slot.file).ok_or(Errno::EBADF)
+        self.0
+            .lock()
+            .take(fd)
+            .map(|slot| slot.file)
+            .ok_or(Errno::EBADF)
     }
 
     /// close_range(2) without CLOSE_RANGE_CLOEXEC.
@@ -126,7 +163,11 @@ impl FileTable {
     /// close_range(2) with CLOSE_RANGE_CLOEXEC.
     pub fn set_range_close_on_exec(&self, first: u32, last: u32) {
         let mut table = self.0.lock();
-        let slots = table.slots.iter_mut().skip(first as usize).take((last - first) as usize + 1);
+        let slots = table
+            .slots
+            .iter_mut()
+            .skip(first as usize)
+            .take((last - first) as usize + 1);
         slots.flatten().for_each(|slot| slot.close_on_exec = true);
     }
 
@@ -139,7 +180,11 @@ impl FileTable {
 
     pub fn set_close_on_exec_flag(&self, fd: u32, on: bool) -> Result {
         let mut table = self.0.lock();
-        let slot = table.slots.get_mut(fd as usize).and_then(Option::as_mut).ok_or(Errno::EBADF)?;
+        let slot = table
+            .slots
+            .get_mut(fd as usize)
+            .and_then(Option::as_mut)
+            .ok_or(Errno::EBADF)?;
         slot.close_on_exec = on;
         Ok(())
     }
@@ -147,7 +192,11 @@ impl FileTable {
     /// The first descriptor in use that is `from` or greater.
     pub fn next_in_use(&self, from: u32) -> Option<u32> {
         let table = self.0.lock();
-        let found = table.slots.iter().skip(from as usize).position(Option::is_some)?;
+        let found = table
+            .slots
+            .iter()
+            .skip(from as usize)
+            .position(Option::is_some)?;
         Some(from + found as u32)
     }
 
@@ -156,10 +205,16 @@ impl FileTable {
         let table = self.0.lock();
         let mut slots = Vec::new();
         slots.try_reserve_exact(table.slots.len())?;
-        let copy = |slot: &Slot| Slot { file: slot.file.clone(), close_on_exec: slot.close_on_exec };
+        let copy = |slot: &Slot| Slot {
+            file: slot.file.clone(),
+            close_on_exec: slot.close_on_exec,
+        };
         slots.extend(table.slots.iter().map(|slot| slot.as_ref().map(copy)));
         let bitmap = Bitmap { ..table.bitmap };
-        Ok(FileTable(SpinLock::new(rank::FILES, Slots { slots, bitmap })))
+        Ok(FileTable(SpinLock::new(
+            rank::FILES,
+            Slots { slots, bitmap },
+        )))
     }
 
     /// Closes what exec shall close.
@@ -252,7 +307,10 @@ mod tests {
         }
         assert_eq!(full.insert(file(), 0, u64::MAX, false), Err(Errno::EMFILE));
         full.remove(MAX_FILES as i32 - 1).unwrap();
-        assert_eq!(full.insert(file(), 3, u64::MAX, false), Ok(MAX_FILES as u32 - 1));
+        assert_eq!(
+            full.insert(file(), 3, u64::MAX, false),
+            Ok(MAX_FILES as u32 - 1)
+        );
     }
 
     #[test]

@@ -35,7 +35,14 @@ const fn initial() -> Settings {
         abi::ICRNL | abi::IXON,
         abi::OPOST | abi::ONLCR,
         abi::B38400 | abi::CS8 | abi::CREAD | abi::HUPCL,
-        abi::ISIG | abi::ICANON | abi::ECHO | abi::ECHOE | abi::ECHOK | abi::ECHOCTL | abi::ECHOKE | abi::IEXTEN,
+        abi::ISIG
+            | abi::ICANON
+            | abi::ECHO
+            | abi::ECHOE
+            | abi::ECHOK
+            | abi::ECHOCTL
+            | abi::ECHOKE
+            | abi::IEXTEN,
     ];
     // INTR, QUIT, ERASE, KILL, EOF, TIME, MIN, SWTC, START, STOP, SUSP, EOL, REPRINT, DISCARD, WERASE, LNEXT.
     let control = [3, 28, 127, 21, 4, 0, 1, 0, 17, 19, 26, 0, 18, 15, 23, 22];
@@ -89,14 +96,19 @@ pub fn ioctl(command: u32, arg: usize) -> Result<usize> {
         }
         ioctl::TIOCSPGRP => {
             let group = UserPtr::<i32>::new(arg).read()?;
-            FOREGROUND.store(u32::try_from(group).map_err(|_| Errno::EINVAL)?, Ordering::Relaxed);
+            FOREGROUND.store(
+                u32::try_from(group).map_err(|_| Errno::EINVAL)?,
+                Ordering::Relaxed,
+            );
             Ok(0)
         }
         ioctl::TIOCGSID => {
             let session = current().process.session.load(Ordering::Relaxed);
             UserPtr::<u32>::new(arg).write(session).map(|()| 0)
         }
-        ioctl::TIOCSCTTY | ioctl::TIOCNOTTY | ioctl::TCFLSH | ioctl::TCSBRK | ioctl::TCXONC => Ok(0),
+        ioctl::TIOCSCTTY | ioctl::TIOCNOTTY | ioctl::TCFLSH | ioctl::TCSBRK | ioctl::TCXONC => {
+            Ok(0)
+        }
         ioctl::TIOCOUTQ => UserPtr::<i32>::new(arg).write(0).map(|()| 0),
         _ => Err(Errno::ENOTTY),
     }

@@ -14,7 +14,10 @@ pub struct Text {
 
 impl Text {
     pub const fn new() -> Text {
-        Text { bytes: Vec::new(), failed: false }
+        Text {
+            bytes: Vec::new(),
+            failed: false,
+        }
     }
 
     /// Adds bytes that need not be UTF-8.
@@ -41,7 +44,11 @@ impl Text {
 
     /// What was written. `ENOMEM` unless that is all.
     pub fn finish(self) -> Result<Vec<u8>> {
-        if self.failed { Err(Errno::ENOMEM) } else { Ok(self.bytes) }
+        if self.failed {
+            Err(Errno::ENOMEM)
+        } else {
+            Ok(self.bytes)
+        }
     }
 }
 

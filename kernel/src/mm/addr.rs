@@ -17,7 +17,11 @@ impl VirtAddr {
     /// `None` if `raw` is not a user address.
     #[inline]
     pub const fn new(raw: usize) -> Option<VirtAddr> {
-        if raw <= USER_END { Some(VirtAddr(raw)) } else { None }
+        if raw <= USER_END {
+            Some(VirtAddr(raw))
+        } else {
+            None
+        }
     }
 
     #[inline]

@@ -41,8 +41,11 @@ pub struct FrameMeta {
 }
 
 impl FrameMeta {
-    pub const NEW: FrameMeta =
-        FrameMeta { refcount: AtomicU32::new(0), state: AtomicU32::new(0), next_free: AtomicU32::new(NONE) };
+    pub const NEW: FrameMeta = FrameMeta {
+        refcount: AtomicU32::new(0),
+        state: AtomicU32::new(0),
+        next_free: AtomicU32::new(NONE),
+    };
 }
 
 struct Allocator {
@@ -59,7 +62,12 @@ static TOTAL: AtomicUsize = AtomicUsize::new(0);
 static ZERO_PAGE: AtomicU32 = AtomicU32::new(NONE);
 static ALLOCATOR: SpinLock<Allocator> = SpinLock::new(
     rank::FRAMES,
-    Allocator { free_head: NONE, free: 0, regions: [const { 0..0 }; MAX_REGIONS], current: 0 },
+    Allocator {
+        free_head: NONE,
+        free: 0,
+        regions: [const { 0..0 }; MAX_REGIONS],
+        current: 0,
+    },
 );
 
 /// Hands usable memory to the allocator: `regions` of frame numbers (surplus ones beyond 32 are left unused), and the
@@ -70,9 +78,21 @@ static ALLOCATOR: SpinLock<Allocator> = SpinLock::new(
 /// initialisation (simulated machines initialise again).
 pub unsafe fn init(regions: impl Iterator<Item = Range<u32>>, meta: &'static mut [FrameMeta]) {
     let mut allocator = ALLOCATOR.lock();
-    *allocator = Allocator { free_head: NONE, free: 0, regions: [const { 0..0 }; MAX_REGIONS], current: 0 };
-    for (slot, region) in regions.filter(|r| !r.is_empty()).take(MAX_REGIONS).enumerate() {
-        assert!(region.end as usize <= meta.len(), "frame metadata too short");
+    *allocator = Allocator {
+        free_head: NONE,
+        free: 0,
+        regions: [const { 0..0 }; MAX_REGIONS],
+        current: 0,
+    };
+    for (slot, region) in regions
+        .filter(|r| !r.is_empty())
+        .take(MAX_REGIONS)
+        .enumerate()
+    {
+        assert!(
+            region.end as usize <= meta.len(),
+            "frame metadata too short"
+        );
         allocator.free += region.len();
         allocator.regions[slot] = region;
     }
@@ -87,7 +107,10 @@ pub unsafe fn init(regions: impl Iterator<Item = Range<u32>>, meta: &'static mut
 /// Metadata of a frame that the allocator manages. Panics on any other number: that is a kernel bug.
 #[inline]
 pub(super) fn meta(frame: FrameNumber) -> &'static FrameMeta {
-    assert!((frame.0 as usize) < META_LEN.load(Ordering::Relaxed), "{frame:?} is not memory");
+    assert!(
+        (frame.0 as usize) < META_LEN.load(Ordering::Relaxed),
+        "{frame:?} is not memory"
+    );
     // SAFETY: `init` stored a static array of at least META_LEN elements, and the index was just checked.
     unsafe { &*META.load(Ordering::Relaxed).add(frame.0 as usize) }
 }
@@ -108,9 +131,15 @@ pub struct Frame(FrameNumber);
 impl Frame {
     /// A frame with undefined contents.
     pub fn alloc(purpose: Purpose) -> Result<Frame, OutOfMemory> {
-        let number = ALLOCATOR.lock().take(if purpose == Purpose::User { RESERVE } else { 0 })?;
+        let number = ALLOCATOR
+            .lock()
+            .take(if purpose == Purpose::User { RESERVE } else { 0 })?;
         let meta = meta(number);
-        debug_assert_eq!(meta.refcount.load(Ordering::Relaxed), 0, "{number:?} was not free");
+        debug_assert_eq!(
+            meta.refcount.load(Ordering::Relaxed),
+            0,
+            "{number:?} was not free"
+        );
         meta.refcount.store(1, Ordering::Relaxed);
         meta.state.store(0, Ordering::Relaxed);
         Ok(Frame(number))
@@ -204,7 +233,10 @@ impl Allocator {
             self.current += 1;
         }
         let regions = &mut self.regions[self.current.min(MAX_REGIONS - 1)..];
-        let region = regions.iter_mut().find(|r| r.len() >= count as usize).ok_or(OutOfMemory)?;
+        let region = regions
+            .iter_mut()
+            .find(|r| r.len() >= count as usize)
+            .ok_or(OutOfMemory)?;
         let first = region.start;
         region.start += count;
         Ok(FrameNumber(first))
@@ -230,7 +262,9 @@ pub fn alloc_contiguous(count: u32) -> Result<FrameNumber, OutOfMemory> {
     let first = allocator.take_fresh(count)?;
     allocator.free -= count as usize;
     for number in first.0..first.0 + count {
-        meta(FrameNumber(number)).refcount.store(1, Ordering::Relaxed);
+        meta(FrameNumber(number))
+            .refcount
+            .store(1, Ordering::Relaxed);
     }
     Ok(first)
 }

@@ -29,7 +29,13 @@ struct KernelHeap {
 struct Global(IrqLock<KernelHeap>);
 
 #[global_allocator]
-static GLOBAL: Global = Global(IrqLock::new(rank::HEAP, KernelHeap { heap: Heap::empty(), size: 0 }));
+static GLOBAL: Global = Global(IrqLock::new(
+    rank::HEAP,
+    KernelHeap {
+        heap: Heap::empty(),
+        size: 0,
+    },
+));
 
 /// Gives the heap its first memory. After the frame allocator, once.
 pub fn init() -> Result<(), OutOfMemory> {
@@ -48,7 +54,9 @@ impl KernelHeap {
     fn map_more(&mut self, bytes: usize) -> usize {
         let mut mapped = 0;
         while mapped < bytes && self.size < MAX_SIZE {
-            let Ok(frame) = Frame::alloc(Purpose::Kernel) else { break };
+            let Ok(frame) = Frame::alloc(Purpose::Kernel) else {
+                break;
+            };
             if map_kernel_page(BASE + self.size, frame).is_err() {
                 break;
             }
@@ -60,7 +68,10 @@ impl KernelHeap {
 
     fn grow(&mut self, layout: Layout) {
         // Room for the worst alignment and the allocator's own header.
-        let wanted = layout.size().saturating_add(layout.align()).saturating_add(64);
+        let wanted = layout
+            .size()
+            .saturating_add(layout.align())
+            .saturating_add(64);
         let bytes = wanted.max(STEP).next_multiple_of(PAGE_SIZE);
         let mapped = self.map_more(bytes);
         if mapped > 0 {
@@ -81,7 +92,10 @@ unsafe impl GlobalAlloc for Global {
             return block.as_ptr();
         }
         global.grow(layout);
-        global.heap.allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+        global
+            .heap
+            .allocate_first_fit(layout)
+            .map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

@@ -42,11 +42,19 @@ impl Range {
 impl Mm {
     /// Maps `len` bytes; returns the address. `source` as it will be at the first page. `EINVAL`, `EEXIST`, `ENOMEM`, `EPERM` (below
     /// `mmap_min_addr`).
-    pub fn map(&self, place: Place, len: usize, flags: VmFlags, source: Option<Source>) -> Result<usize> {
+    pub fn map(
+        &self,
+        place: Place,
+        len: usize,
+        flags: VmFlags,
+        source: Option<Source>,
+    ) -> Result<usize> {
         if len == 0 {
             return Err(Errno::EINVAL);
         }
-        let len = page_align_up(len).filter(|&len| len <= USER_END).ok_or(Errno::ENOMEM)?;
+        let len = page_align_up(len)
+            .filter(|&len| len <= USER_END)
+            .ok_or(Errno::ENOMEM)?;
         let mut areas = self.write()?;
         self.map_locked(&mut areas, place, len, flags, source)
     }
@@ -84,7 +92,10 @@ impl Mm {
         areas.split_at(range.start)?;
         areas.split_at(range.end)?;
         let mut removed = false;
-        while let Some(vma) = areas.find_at_or_above(range.start).filter(|vma| vma.start < range.end) {
+        while let Some(vma) = areas
+            .find_at_or_above(range.start)
+            .filter(|vma| vma.start < range.end)
+        {
             areas.remove(vma.start);
             removed = true;
         }
@@ -98,7 +109,10 @@ impl Mm {
     /// areas before that one are changed then.
     pub fn protect(&self, addr: usize, len: usize, prot: VmFlags) -> Result {
         if len == 0 {
-            return VirtAddr::new(addr).filter(|addr| addr.is_aligned()).map(|_| ()).ok_or(Errno::EINVAL);
+            return VirtAddr::new(addr)
+                .filter(|addr| addr.is_aligned())
+                .map(|_| ())
+                .ok_or(Errno::EINVAL);
         }
         if addr % super::PAGE_SIZE != 0 {
             return Err(Errno::EINVAL);
@@ -131,14 +145,16 @@ impl Mm {
         let pte_flags = changed.pte_flags();
         let shared = changed.is_shared();
         areas.insert_merged(changed);
-        self.page_table.lock().protect_range(part.start, part.end, |_, pte| {
-            let mut new = pte_flags | (pte.flags & KEPT);
-            if !shared && !pte.flags.contains(super::pte::PteFlags::WRITE) {
-                // Private pages become writable by a fault, which sees whether they are still shared.
-                new.remove(super::pte::PteFlags::WRITE);
-            }
-            new
-        });
+        self.page_table
+            .lock()
+            .protect_range(part.start, part.end, |_, pte| {
+                let mut new = pte_flags | (pte.flags & KEPT);
+                if !shared && !pte.flags.contains(super::pte::PteFlags::WRITE) {
+                    // Private pages become writable by a fault, which sees whether they are still shared.
+                    new.remove(super::pte::PteFlags::WRITE);
+                }
+                new
+            });
         Ok(())
     }
 
@@ -168,8 +184,18 @@ impl Mm {
         let old_end = page_align_up(areas.brk).ok_or(Errno::ENOMEM)?;
         let new_end = page_align_up(brk).ok_or(Errno::ENOMEM)?;
         if new_end > old_end {
-            let flags = VmFlags::READ | VmFlags::WRITE | VmFlags::MAYREAD | VmFlags::MAYWRITE | VmFlags::MAYEXEC;
-            self.map_locked(areas, Place::FixedNoReplace(old_end), new_end - old_end, flags, None)?;
+            let flags = VmFlags::READ
+                | VmFlags::WRITE
+                | VmFlags::MAYREAD
+                | VmFlags::MAYWRITE
+                | VmFlags::MAYEXEC;
+            self.map_locked(
+                areas,
+                Place::FixedNoReplace(old_end),
+                new_end - old_end,
+                flags,
+                None,
+            )?;
         } else if new_end < old_end {
             let range = Range::new(new_end, old_end - new_end).ok_or(Errno::ENOMEM)?;
             self.unmap_locked(areas, range)?;
@@ -195,7 +221,11 @@ impl Mm {
             .map(|vma| vma.end.min(range.end).get() - vma.start.max(range.start).get())
             .sum();
         self.zap(range.start, range.end);
-        if mapped == range.end.get() - range.start.get() { Ok(()) } else { Err(Errno::ENOMEM) }
+        if mapped == range.end.get() - range.start.get() {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
     }
 }
 
@@ -242,5 +272,9 @@ fn choose_place(areas: &Areas, place: Place, len: usize) -> Result<VirtAddr> {
 fn check_limit(areas: &Areas, len: usize) -> Result {
     let limit = current().process.rlimits.soft(Resource::AddressSpace);
     let bytes = (areas.pages() << PAGE_SHIFT).saturating_add(len as u64);
-    if bytes > limit { Err(Errno::ENOMEM) } else { Ok(()) }
+    if bytes > limit {
+        Err(Errno::ENOMEM)
+    } else {
+        Ok(())
+    }
 }

@@ -6,8 +6,8 @@
 //! table's spin lock.
 
 use alloc::sync::Arc;
-use intrusive_collections::Bound;
 use core::sync::atomic::{AtomicU64, Ordering};
+use intrusive_collections::Bound;
 
 use intrusive_collections::RBTree;
 
@@ -75,7 +75,9 @@ impl Mm {
 
     /// The write side of `mmap_lock`, for system calls: `EINTR` if the process is being killed, which it will not see.
     pub fn write(&self) -> Result<MmapWriteGuard<'_>> {
-        self.mmap_lock.write(Sleep::Killable).map_err(|Interrupted| Errno::EINTR)
+        self.mmap_lock
+            .write(Sleep::Killable)
+            .map_err(|Interrupted| Errno::EINTR)
     }
 
     /// The CPU uses this address space from now on.
@@ -90,7 +92,8 @@ impl Mm {
 
     /// Pages in all areas, as in /proc/self/statm.
     pub fn total_pages(&self) -> u64 {
-        self.read(Sleep::Uninterruptible).map_or(0, |areas| areas.pages)
+        self.read(Sleep::Uninterruptible)
+            .map_or(0, |areas| areas.pages)
     }
 
     /// Calls `f` for each area by rising address. `f` must not touch user memory.
@@ -102,7 +105,8 @@ impl Mm {
 
     /// `brk_start..brk`, for naming the heap in /proc.
     pub fn heap_range(&self) -> (usize, usize) {
-        self.read(Sleep::Uninterruptible).map_or((0, 0), |areas| (areas.brk_start, areas.brk))
+        self.read(Sleep::Uninterruptible)
+            .map_or((0, 0), |areas| (areas.brk_start, areas.brk))
     }
 
     pub(super) fn add_resident(&self, pages: u64) {
@@ -112,8 +116,11 @@ impl Mm {
     /// Removes every translation in `start..end`; the frames lose a reference each.
     pub(super) fn zap(&self, start: VirtAddr, end: VirtAddr) {
         let mut resident = 0;
-        let mut drop_page = |_: VirtAddr, _: Pte, frame: Option<Frame>| resident += u64::from(frame.is_some());
-        self.page_table.lock().unmap_range(start, end, &mut drop_page);
+        let mut drop_page =
+            |_: VirtAddr, _: Pte, frame: Option<Frame>| resident += u64::from(frame.is_some());
+        self.page_table
+            .lock()
+            .unmap_range(start, end, &mut drop_page);
         self.resident.fetch_sub(resident, Ordering::Relaxed);
     }
 
@@ -127,7 +134,10 @@ impl Mm {
             // Shared pages are found again through their mapping.
             if !vma.is_shared() {
                 let table = child.page_table.get_mut();
-                let (copied, outcome) = self.page_table.lock().copy_range(table, vma.start, vma.end, false);
+                let (copied, outcome) = self
+                    .page_table
+                    .lock()
+                    .copy_range(table, vma.start, vma.end, false);
                 child.add_resident(copied);
                 outcome?;
             }
@@ -145,35 +155,56 @@ impl Drop for Mm {
         if let (Some(start), Some(end)) = all {
             self.zap(start, end);
         }
-        debug_assert_eq!(self.resident_pages(), 0, "resident pages of a dead address space");
+        debug_assert_eq!(
+            self.resident_pages(),
+            0,
+            "resident pages of a dead address space"
+        );
     }
 }
 
 impl Areas {
     fn new() -> Areas {
-        Areas { vmas: RBTree::new(VmaAdapter::NEW), count: 0, pages: 0, brk_start: 0, brk: 0 }
+        Areas {
+            vmas: RBTree::new(VmaAdapter::NEW),
+            count: 0,
+            pages: 0,
+            brk_start: 0,
+            brk: 0,
+        }
     }
 
     /// The area that holds `address`.
     #[inline]
     pub fn find(&self, address: VirtAddr) -> Option<Arc<Vma>> {
         let cursor = self.vmas.upper_bound(Bound::Included(&address));
-        if cursor.get()?.contains(address) { cursor.clone_pointer() } else { None }
+        if cursor.get()?.contains(address) {
+            cursor.clone_pointer()
+        } else {
+            None
+        }
     }
 
     /// The first area that ends above `address`: the one that holds it, or the next one.
     pub fn find_at_or_above(&self, address: VirtAddr) -> Option<Arc<Vma>> {
-        self.find(address).or_else(|| self.vmas.lower_bound(Bound::Excluded(&address)).clone_pointer())
+        self.find(address).or_else(|| {
+            self.vmas
+                .lower_bound(Bound::Excluded(&address))
+                .clone_pointer()
+        })
     }
 
     /// The last area that ends at or below `address`.
     pub fn find_below(&self, address: VirtAddr) -> Option<Arc<Vma>> {
-        self.vmas.upper_bound(Bound::Excluded(&address)).clone_pointer()
+        self.vmas
+            .upper_bound(Bound::Excluded(&address))
+            .clone_pointer()
     }
 
     /// Whether nothing is mapped in `start..end`.
     pub fn is_free(&self, start: VirtAddr, end: VirtAddr) -> bool {
-        self.find_at_or_above(start).is_none_or(|vma| vma.start >= end)
+        self.find_at_or_above(start)
+            .is_none_or(|vma| vma.start >= end)
     }
 
     pub fn count(&self) -> usize {
@@ -204,8 +235,14 @@ impl Areas {
     /// Puts an area in and joins it with the neighbours that it continues, if there is memory for that.
     pub fn insert_merged(&mut self, vma: Arc<Vma>) {
         let (mut start, mut end) = (vma.start, vma.end);
-        let below = self.find_below(vma.start).filter(|below| below.continues_into(&vma));
-        let above = self.vmas.find(&vma.end).clone_pointer().filter(|above| vma.continues_into(above));
+        let below = self
+            .find_below(vma.start)
+            .filter(|below| below.continues_into(&vma));
+        let above = self
+            .vmas
+            .find(&vma.end)
+            .clone_pointer()
+            .filter(|above| vma.continues_into(above));
         if below.is_none() && above.is_none() {
             return self.insert(vma);
         }
@@ -227,7 +264,9 @@ impl Areas {
 
     /// Ends areas at `address`: splits the one that reaches across it. `ENOMEM`, also for too many areas.
     pub fn split_at(&mut self, address: VirtAddr) -> Result {
-        let Some(vma) = self.find(address).filter(|vma| vma.start < address) else { return Ok(()) };
+        let Some(vma) = self.find(address).filter(|vma| vma.start < address) else {
+            return Ok(());
+        };
         if self.count >= MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
@@ -246,11 +285,20 @@ impl Areas {
         let mut cursor = self.vmas.upper_bound(Bound::Excluded(&base));
         loop {
             let bottom = cursor.get().map_or(MMAP_MIN_ADDR, |vma| vma.end.get());
-            if top.checked_sub(len).is_some_and(|start| start >= bottom.max(MMAP_MIN_ADDR)) {
+            if top
+                .checked_sub(len)
+                .is_some_and(|start| start >= bottom.max(MMAP_MIN_ADDR))
+            {
                 return VirtAddr::new(top - len).ok_or(Errno::ENOMEM);
             }
-            let Some(vma) = cursor.get() else { return Err(Errno::ENOMEM) };
-            let gap = if vma.flags.contains(super::VmFlags::GROWSDOWN) { STACK_GUARD_GAP } else { 0 };
+            let Some(vma) = cursor.get() else {
+                return Err(Errno::ENOMEM);
+            };
+            let gap = if vma.flags.contains(super::VmFlags::GROWSDOWN) {
+                STACK_GUARD_GAP
+            } else {
+                0
+            };
             top = top.min(vma.start.get().saturating_sub(gap));
             cursor.move_prev();
         }

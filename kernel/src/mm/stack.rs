@@ -14,7 +14,10 @@ use crate::task::rlimit::Resource;
 pub fn grow_to(mm: &Mm, address: VirtAddr) -> Result {
     let start = address.page();
     let mut areas = mm.write()?;
-    let Some(stack) = areas.find_at_or_above(start).filter(|vma| vma.flags.contains(VmFlags::GROWSDOWN)) else {
+    let Some(stack) = areas
+        .find_at_or_above(start)
+        .filter(|vma| vma.flags.contains(VmFlags::GROWSDOWN))
+    else {
         return Err(Errno::ENOMEM);
     };
     if stack.start <= start {
@@ -28,7 +31,8 @@ pub fn grow_to(mm: &Mm, address: VirtAddr) -> Result {
     }
     let too_close = areas.find_below(stack.start).is_some_and(|below| {
         let gap = start.get().saturating_sub(below.end.get());
-        let guarded = below.flags.intersects(VmFlags::PERMISSIONS) && !below.flags.contains(VmFlags::GROWSDOWN);
+        let guarded = below.flags.intersects(VmFlags::PERMISSIONS)
+            && !below.flags.contains(VmFlags::GROWSDOWN);
         below.end > start || guarded && gap < STACK_GUARD_GAP
     });
     if too_close {

@@ -39,7 +39,10 @@ pub struct UserPtr<T> {
 
 impl<T: Pod> UserPtr<T> {
     pub const fn new(addr: usize) -> Self {
-        UserPtr { addr, of: PhantomData }
+        UserPtr {
+            addr,
+            of: PhantomData,
+        }
     }
 
     /// `None` for NULL, where a call takes that to mean absence.
@@ -60,7 +63,8 @@ impl<T: Pod> UserPtr<T> {
     pub fn read(self) -> Result<T> {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: `value` has room for the bytes of a T.
-        let missing = unsafe { arch::copy_from_user(value.as_mut_ptr().cast(), self.addr, size_of::<T>()) };
+        let missing =
+            unsafe { arch::copy_from_user(value.as_mut_ptr().cast(), self.addr, size_of::<T>()) };
         if missing != 0 {
             return Err(Errno::EFAULT);
         }
@@ -71,14 +75,23 @@ impl<T: Pod> UserPtr<T> {
     /// Copies the value out. `EFAULT`; a part may have been written then.
     pub fn write(self, value: T) -> Result {
         // SAFETY: `value` is readable and without padding.
-        let missing = unsafe { arch::copy_to_user(self.addr, (&raw const value).cast(), size_of::<T>()) };
-        if missing == 0 { Ok(()) } else { Err(Errno::EFAULT) }
+        let missing =
+            unsafe { arch::copy_to_user(self.addr, (&raw const value).cast(), size_of::<T>()) };
+        if missing == 0 {
+            Ok(())
+        } else {
+            Err(Errno::EFAULT)
+        }
     }
 }
 
 /// Copies bytes in; `EFAULT` unless all of them could be read.
 pub fn read_bytes(addr: usize, buf: &mut [u8]) -> Result {
-    if read_bytes_partly(addr, buf) == buf.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    if read_bytes_partly(addr, buf) == buf.len() {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 /// Copies bytes in; how many could be read.
@@ -90,7 +103,11 @@ pub fn read_bytes_partly(addr: usize, buf: &mut [u8]) -> usize {
 
 /// Copies bytes out; `EFAULT` unless all of them could be written.
 pub fn write_bytes(addr: usize, bytes: &[u8]) -> Result {
-    if write_bytes_partly(addr, bytes) == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    if write_bytes_partly(addr, bytes) == bytes.len() {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 /// Copies bytes out; how many could be written.
@@ -102,7 +119,11 @@ pub fn write_bytes_partly(addr: usize, bytes: &[u8]) -> usize {
 
 /// Writes zeros. `EFAULT`.
 pub fn clear(addr: usize, len: usize) -> Result {
-    if arch::clear_user(addr, len) == 0 { Ok(()) } else { Err(Errno::EFAULT) }
+    if arch::clear_user(addr, len) == 0 {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 /// Copies a NUL-terminated string in, without its NUL. `too_long` if there is no NUL in the first `max` bytes; `EFAULT`; `ENOMEM`.
@@ -110,7 +131,9 @@ pub fn read_string(addr: usize, max: usize, too_long: Errno) -> Result<Vec<u8>> 
     let mut string = Vec::new();
     while string.len() < max {
         let at = addr.wrapping_add(string.len());
-        let part = (PAGE_SIZE - at % PAGE_SIZE).min(256).min(max - string.len());
+        let part = (PAGE_SIZE - at % PAGE_SIZE)
+            .min(256)
+            .min(max - string.len());
         let mut chunk = [0u8; 256];
         let got = read_bytes_partly(at, &mut chunk[..part]);
         let end = chunk[..got].iter().position(|&byte| byte == 0);
@@ -133,7 +156,9 @@ pub struct NoFault(());
 
 impl NoFault {
     pub fn new() -> NoFault {
-        current().pagefault_disabled.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        current()
+            .pagefault_disabled
+            .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         NoFault(())
     }
 }
@@ -146,7 +171,9 @@ impl Default for NoFault {
 
 impl Drop for NoFault {
     fn drop(&mut self) {
-        current().pagefault_disabled.fetch_sub(1, core::sync::atomic::Ordering::Relaxed);
+        current()
+            .pagefault_disabled
+            .fetch_sub(1, core::sync::atomic::Ordering::Relaxed);
     }
 }
 

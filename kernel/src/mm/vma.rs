@@ -75,9 +75,20 @@ impl<'a> KeyAdapter<'a> for VmaAdapter {
 }
 
 impl Vma {
-    pub fn new(start: VirtAddr, end: VirtAddr, flags: VmFlags, source: Option<Source>) -> Result<Arc<Vma>, OutOfMemory> {
+    pub fn new(
+        start: VirtAddr,
+        end: VirtAddr,
+        flags: VmFlags,
+        source: Option<Source>,
+    ) -> Result<Arc<Vma>, OutOfMemory> {
         debug_assert!(start < end && start.is_aligned() && end.is_aligned());
-        Ok(Arc::try_new(Vma { start, end, flags, source, link: RBTreeAtomicLink::new() })?)
+        Ok(Arc::try_new(Vma {
+            start,
+            end,
+            flags,
+            source,
+            link: RBTreeAtomicLink::new(),
+        })?)
     }
 
     /// Bytes.
@@ -108,7 +119,12 @@ impl Vma {
     }
 
     /// The part `start..end` of the area as an area of its own, with other `flags`.
-    pub fn part(&self, start: VirtAddr, end: VirtAddr, flags: VmFlags) -> Result<Arc<Vma>, OutOfMemory> {
+    pub fn part(
+        &self,
+        start: VirtAddr,
+        end: VirtAddr,
+        flags: VmFlags,
+    ) -> Result<Arc<Vma>, OutOfMemory> {
         let mut source = self.source.clone();
         if let Some(source) = &mut source {
             // Wraps only for an area that grew below its start, which files never do.

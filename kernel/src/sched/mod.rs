@@ -105,8 +105,14 @@ struct RunQueue {
     dead: Option<Arc<Thread>>,
 }
 
-static RUN_QUEUE: IrqLock<RunQueue> =
-    IrqLock::new(rank::RUN_QUEUE, RunQueue { ready: LinkedList::new(RunAdapter::NEW), idle: None, dead: None });
+static RUN_QUEUE: IrqLock<RunQueue> = IrqLock::new(
+    rank::RUN_QUEUE,
+    RunQueue {
+        ready: LinkedList::new(RunAdapter::NEW),
+        idle: None,
+        dead: None,
+    },
+);
 
 /// The running thread. Not `Send`: it is the thread that asks.
 #[derive(Clone, Copy)]
@@ -189,11 +195,16 @@ fn pick_next(prev: &Current) -> Option<Arc<Thread>> {
     let mut queue = RUN_QUEUE.lock();
     prev.clear_flag(flag::NEED_RESCHED);
     prev.sched.charge(now);
-    let is_idle = queue.idle.as_ref().is_some_and(|idle| Arc::as_ptr(idle) == prev.0);
+    let is_idle = queue
+        .idle
+        .as_ref()
+        .is_some_and(|idle| Arc::as_ptr(idle) == prev.0);
     if prev.sched.state() == State::Dead as u8 {
         queue.dead = Some(prev.arc());
     } else if prev.sched.state() == State::Runnable as u8 || is_idle || signal_ends_sleep(prev) {
-        prev.sched.state.store(State::Runnable as u8, Ordering::Relaxed);
+        prev.sched
+            .state
+            .store(State::Runnable as u8, Ordering::Relaxed);
         if queue.ready.is_empty() {
             refill(&prev.sched);
             return None;
@@ -203,7 +214,11 @@ fn pick_next(prev: &Current) -> Option<Arc<Thread>> {
             queue.ready.push_back(prev.arc());
         }
     }
-    let next = queue.ready.pop_front().or_else(|| queue.idle.clone()).expect("the idle thread exists");
+    let next = queue
+        .ready
+        .pop_front()
+        .or_else(|| queue.idle.clone())
+        .expect("the idle thread exists");
     next.sched.since.store(now, Ordering::Relaxed);
     (Arc::as_ptr(&next) != prev.0).then_some(next)
 }
@@ -265,7 +280,10 @@ fn wake_if(thread: &Arc<Thread>, states: impl Fn(u8) -> bool) -> bool {
     if state == State::Runnable as u8 || state == State::Dead as u8 || !states(state) {
         return false;
     }
-    thread.sched.state.store(State::Runnable as u8, Ordering::Relaxed);
+    thread
+        .sched
+        .state
+        .store(State::Runnable as u8, Ordering::Relaxed);
     // A thread on its way into `schedule` still has the CPU, and a woken one may not have left the queue's link yet.
     if Arc::as_ptr(thread) == arch::current() || thread.sched.link.is_linked() {
         return true;

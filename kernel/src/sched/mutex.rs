@@ -26,16 +26,25 @@ pub struct SleepMutexGuard<'a, T>(&'a SleepMutex<T>);
 
 impl<T> SleepMutex<T> {
     pub const fn new(value: T) -> Self {
-        SleepMutex { locked: AtomicBool::new(false), waiters: WaitQueue::new(), value: UnsafeCell::new(value) }
+        SleepMutex {
+            locked: AtomicBool::new(false),
+            waiters: WaitQueue::new(),
+            value: UnsafeCell::new(value),
+        }
     }
 
     fn try_acquire(&self) -> Option<()> {
-        self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| ())
+        self.locked
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .ok()
+            .map(|_| ())
     }
 
     /// Waits for the lock, whatever signals come.
     pub fn lock(&self) -> SleepMutexGuard<'_, T> {
-        let waited = self.waiters.wait_until(Sleep::Uninterruptible, || self.try_acquire());
+        let waited = self
+            .waiters
+            .wait_until(Sleep::Uninterruptible, || self.try_acquire());
         debug_assert!(waited.is_ok());
         SleepMutexGuard(self)
     }

@@ -36,7 +36,11 @@ pub struct RwSleepWriteGuard<'a, T>(&'a RwSleepLock<T>);
 
 impl<T> RwSleepLock<T> {
     pub const fn new(value: T) -> Self {
-        RwSleepLock { state: AtomicU32::new(0), waiters: WaitQueue::new(), value: UnsafeCell::new(value) }
+        RwSleepLock {
+            state: AtomicU32::new(0),
+            waiters: WaitQueue::new(),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// Shared access if it is free for the taking.
@@ -44,7 +48,12 @@ impl<T> RwSleepLock<T> {
     pub fn try_read(&self) -> Option<RwSleepReadGuard<'_, T>> {
         let mut state = self.state.load(Ordering::Relaxed);
         while state & (WRITER | CONTENDED) == 0 {
-            match self.state.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed) {
+            match self.state.compare_exchange_weak(
+                state,
+                state + 1,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return Some(RwSleepReadGuard(self)),
                 Err(seen) => state = seen,
             }
@@ -63,7 +72,8 @@ impl<T> RwSleepLock<T> {
 
     #[cold]
     fn read_slow(&self, sleep: Sleep) -> Result<RwSleepReadGuard<'_, T>, Interrupted> {
-        self.waiters.wait_until(sleep, || self.acquire_or_mark(|| self.try_read()))
+        self.waiters
+            .wait_until(sleep, || self.acquire_or_mark(|| self.try_read()))
     }
 
     /// Tries until it succeeds or has left the mark that makes the holder wake the waiters.
@@ -77,7 +87,12 @@ impl<T> RwSleepLock<T> {
             let marked = state & CONTENDED != 0
                 || self
                     .state
-                    .compare_exchange(state, state | CONTENDED, Ordering::Relaxed, Ordering::Relaxed)
+                    .compare_exchange(
+                        state,
+                        state | CONTENDED,
+                        Ordering::Relaxed,
+                        Ordering::Relaxed,
+                    )
                     .is_ok();
             if held && marked {
                 return None;
@@ -92,7 +107,12 @@ impl<T> RwSleepLock<T> {
     fn try_acquire_write(&self) -> Option<()> {
         let mut state = self.state.load(Ordering::Relaxed);
         while state & (WRITER | READERS) == 0 {
-            match self.state.compare_exchange_weak(state, WRITER, Ordering::Acquire, Ordering::Relaxed) {
+            match self.state.compare_exchange_weak(
+                state,
+                WRITER,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return Some(()),
                 Err(seen) => state = seen,
             }
@@ -102,7 +122,9 @@ impl<T> RwSleepLock<T> {
 
     /// Waits for exclusive access; a signal of the kind ends the wait.
     pub fn write(&self, sleep: Sleep) -> Result<RwSleepWriteGuard<'_, T>, Interrupted> {
-        let waited = self.waiters.wait_until(sleep, || self.acquire_or_mark(|| self.try_acquire_write()));
+        let waited = self
+            .waiters
+            .wait_until(sleep, || self.acquire_or_mark(|| self.try_acquire_write()));
         if waited.is_err() {
             // Whoever was kept out by this waiter's mark must look again.
             self.state.fetch_and(!CONTENDED, Ordering::Relaxed);

@@ -7,8 +7,8 @@
 //! Lock rank: TIMER, released before an action runs. Actions run in the timer interrupt.
 
 use alloc::sync::{Arc, Weak};
-use intrusive_collections::Bound;
 use core::sync::atomic::{AtomicU64, Ordering};
+use intrusive_collections::Bound;
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, UnsafeRef, intrusive_adapter};
 
@@ -38,11 +38,16 @@ impl<'a> KeyAdapter<'a> for TimerAdapter {
     }
 }
 
-static QUEUE: IrqLock<RBTree<TimerAdapter>> = IrqLock::new(rank::TIMER, RBTree::new(TimerAdapter::NEW));
+static QUEUE: IrqLock<RBTree<TimerAdapter>> =
+    IrqLock::new(rank::TIMER, RBTree::new(TimerAdapter::NEW));
 
 impl Timer {
     fn new(deadline: u64, action: Action) -> Timer {
-        Timer { link: RBTreeAtomicLink::new(), deadline: AtomicU64::new(deadline), action }
+        Timer {
+            link: RBTreeAtomicLink::new(),
+            deadline: AtomicU64::new(deadline),
+            action,
+        }
     }
 
     fn is_armed(&self) -> bool {
@@ -76,7 +81,10 @@ pub(super) fn expire(now_ns: u64) {
     loop {
         let mut queue = QUEUE.lock();
         let mut first = queue.front_mut();
-        if first.get().is_none_or(|timer| timer.deadline.load(Ordering::Relaxed) > now_ns) {
+        if first
+            .get()
+            .is_none_or(|timer| timer.deadline.load(Ordering::Relaxed) > now_ns)
+        {
             return;
         }
         let Some(timer) = first.remove() else { return };
@@ -109,7 +117,11 @@ fn alarm(process: &Arc<Process>, timer: &Timer, now_ns: u64) {
 
 /// The deadline of the first timer, if there is one: for machines that can skip idle time.
 pub fn next_deadline() -> Option<u64> {
-    QUEUE.lock().lower_bound(Bound::Unbounded).get().map(|timer| timer.deadline.load(Ordering::Relaxed))
+    QUEUE
+        .lock()
+        .lower_bound(Bound::Unbounded)
+        .get()
+        .map(|timer| timer.deadline.load(Ordering::Relaxed))
 }
 
 /// A thread's alarm clock for one sleep.
@@ -143,7 +155,10 @@ pub struct AlarmClock(alloc::boxed::Box<Timer>);
 
 impl AlarmClock {
     pub fn new(process: Weak<Process>) -> Result<AlarmClock, crate::errno::OutOfMemory> {
-        Ok(AlarmClock(alloc::boxed::Box::try_new(Timer::new(0, Action::Alarm(process)))?))
+        Ok(AlarmClock(alloc::boxed::Box::try_new(Timer::new(
+            0,
+            Action::Alarm(process),
+        ))?))
     }
 
     pub fn arm(&self, deadline_ns: u64) {
@@ -157,7 +172,9 @@ impl AlarmClock {
 
     /// When it rings next, ns since boot.
     pub fn deadline_ns(&self) -> Option<u64> {
-        self.0.is_armed().then(|| self.0.deadline.load(Ordering::Relaxed))
+        self.0
+            .is_armed()
+            .then(|| self.0.deadline.load(Ordering::Relaxed))
     }
 }
 

@@ -81,12 +81,18 @@ pub struct WaitQueue {
 
 impl WaitQueue {
     pub const fn new() -> WaitQueue {
-        WaitQueue { waiters: IrqLock::new(rank::WAIT_QUEUE, LinkedList::new(WaiterAdapter::NEW)) }
+        WaitQueue {
+            waiters: IrqLock::new(rank::WAIT_QUEUE, LinkedList::new(WaiterAdapter::NEW)),
+        }
     }
 
     /// Waits until `condition` gives a value. The condition is looked at first, so a wait that is over does not sleep and is
     /// not interrupted. It must not sleep itself, and may take locks of rank up to WAIT_QUEUE's. No spin lock may be held.
-    pub fn wait_until<R>(&self, sleep: Sleep, mut condition: impl FnMut() -> Option<R>) -> Result<R, Interrupted> {
+    pub fn wait_until<R>(
+        &self,
+        sleep: Sleep,
+        mut condition: impl FnMut() -> Option<R>,
+    ) -> Result<R, Interrupted> {
         if let Some(value) = condition() {
             return Ok(value);
         }
@@ -117,7 +123,9 @@ impl WaitQueue {
         mut condition: impl FnMut() -> Option<R>,
     ) -> Result<R, NotYet> {
         let Some(deadline) = deadline_ns else {
-            return self.wait_until(sleep, condition).map_err(|Interrupted| NotYet::Interrupted);
+            return self
+                .wait_until(sleep, condition)
+                .map_err(|Interrupted| NotYet::Interrupted);
         };
         let timer = SleepTimer::new(deadline, current().arc());
         let armed = timer.arm();

@@ -15,7 +15,8 @@ pub mod sa {
     pub const RESTART: u64 = abi::SA_RESTART as u64;
     pub const NODEFER: u64 = abi::SA_NODEFER as u64;
     pub const RESETHAND: u64 = abi::SA_RESETHAND as u64;
-    pub const KNOWN: u64 = NOCLDSTOP | NOCLDWAIT | SIGINFO | RESTORER | ONSTACK | RESTART | NODEFER | RESETHAND;
+    pub const KNOWN: u64 =
+        NOCLDSTOP | NOCLDWAIT | SIGINFO | RESTORER | ONSTACK | RESTART | NODEFER | RESETHAND;
 }
 
 const SIG_DFL: usize = 0;
@@ -51,7 +52,12 @@ pub enum DefaultAction {
 }
 
 impl Action {
-    pub const DEFAULT: Action = Action { handler: SIG_DFL, flags: 0, restorer: 0, mask: SigSet::EMPTY };
+    pub const DEFAULT: Action = Action {
+        handler: SIG_DFL,
+        flags: 0,
+        restorer: 0,
+        mask: SigSet::EMPTY,
+    };
 
     pub fn disposition(&self) -> Disposition {
         match self.handler {
@@ -75,9 +81,19 @@ impl Action {
     }
 }
 
-const DEFAULT_IGNORE: SigSet = SigSet::of(&[Signal::SIGCHLD, Signal::SIGCONT, Signal::SIGURG, Signal::SIGWINCH]);
+const DEFAULT_IGNORE: SigSet = SigSet::of(&[
+    Signal::SIGCHLD,
+    Signal::SIGCONT,
+    Signal::SIGURG,
+    Signal::SIGWINCH,
+]);
 /// Signals that stop a process by default.
-pub const STOP: SigSet = SigSet::of(&[Signal::SIGSTOP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU]);
+pub const STOP: SigSet = SigSet::of(&[
+    Signal::SIGSTOP,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+]);
 const CORE: SigSet = SigSet::of(&[
     Signal::SIGQUIT,
     Signal::SIGILL,

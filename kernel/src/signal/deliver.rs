@@ -67,7 +67,11 @@ fn next_signal() -> Next {
 /// Takes the next signal out of its queue: one that the thread's own instruction caused, then the thread's, then the process's.
 fn dequeue(signals: &mut ProcessSignals, own: &mut ThreadSignals) -> Option<SigInfo> {
     let blocked = own.blocked;
-    if let Some(signal) = own.pending.next_synchronous(blocked).or_else(|| own.pending.next(blocked)) {
+    if let Some(signal) = own
+        .pending
+        .next_synchronous(blocked)
+        .or_else(|| own.pending.next(blocked))
+    {
         return own.pending.take(signal);
     }
     let signal = signals.pending.next(blocked)?;
@@ -85,7 +89,13 @@ fn decide(signals: &mut ProcessSignals, info: SigInfo) -> Option<Next> {
         Disposition::Ignore => None,
         Disposition::Handler => {
             if action.has(sa::RESETHAND) {
-                signals.set_action(signal, Action { handler: 0, ..action });
+                signals.set_action(
+                    signal,
+                    Action {
+                        handler: 0,
+                        ..action
+                    },
+                );
             }
             Some(Next::Handle(info, action))
         }
@@ -133,8 +143,13 @@ fn handle(regs: &mut PtRegs, info: &SigInfo, action: &Action) {
     let on_altstack = altstack.holds(regs.sp());
     let alternate = action.has(sa::ONSTACK) && altstack.size != 0 && !on_altstack;
     let stack = match alternate {
-        true => FrameStack::Alternate { base: altstack.base, top: altstack.base.wrapping_add(altstack.size) },
-        false => FrameStack::Current { floor: on_altstack.then_some(altstack.base) },
+        true => FrameStack::Alternate {
+            base: altstack.base,
+            top: altstack.base.wrapping_add(altstack.size),
+        },
+        false => FrameStack::Current {
+            floor: on_altstack.then_some(altstack.base),
+        },
     };
     let request = FrameRequest {
         info,
@@ -146,7 +161,10 @@ fn handle(regs: &mut PtRegs, info: &SigInfo, action: &Action) {
         stack,
     };
     if !action.has(sa::RESTORER) || arch::setup_frame(regs, &request).is_err() {
-        let segv = SigInfo { code: code::SI_KERNEL, ..SigInfo::kernel(Signal::SIGSEGV) };
+        let segv = SigInfo {
+            code: code::SI_KERNEL,
+            ..SigInfo::kernel(Signal::SIGSEGV)
+        };
         return match info.signal {
             Signal::SIGSEGV => send::force_fatal(segv),
             _ => send::force(segv),
@@ -156,7 +174,11 @@ fn handle(regs: &mut PtRegs, info: &SigInfo, action: &Action) {
     if alternate && altstack.flags & super::AltStack::SS_AUTODISARM != 0 {
         thread.signals.lock().altstack = super::AltStack::DISABLED;
     }
-    let itself = if action.has(sa::NODEFER) { SigSet::EMPTY } else { SigSet::of(&[info.signal]) };
+    let itself = if action.has(sa::NODEFER) {
+        SigSet::EMPTY
+    } else {
+        SigSet::of(&[info.signal])
+    };
     send::set_blocked(|blocked| blocked.union(action.mask).union(itself));
 }
 

@@ -14,7 +14,11 @@ pub struct AltStack {
 }
 
 impl AltStack {
-    pub const DISABLED: AltStack = AltStack { base: 0, size: 0, flags: 0 };
+    pub const DISABLED: AltStack = AltStack {
+        base: 0,
+        size: 0,
+        flags: 0,
+    };
     pub const SS_ONSTACK: u32 = 1;
     pub const SS_DISABLE: u32 = 2;
     pub const SS_AUTODISARM: u32 = 1 << 31;

@@ -43,13 +43,28 @@ pub struct SigInfo {
 pub enum Detail {
     None,
     /// kill(2), tgkill(2) and their kin.
-    Sender { pid: u32, uid: u32 },
+    Sender {
+        pid: u32,
+        uid: u32,
+    },
     /// sigqueue(3).
-    Queued { pid: u32, uid: u32, value: u64 },
+    Queued {
+        pid: u32,
+        uid: u32,
+        value: u64,
+    },
     /// A fault: `addr` as the hardware reported it.
-    Fault { addr: usize },
+    Fault {
+        addr: usize,
+    },
     /// SIGCHLD. Times in clock ticks of 1/100 s.
-    Child { pid: u32, uid: u32, status: i32, utime: i64, stime: i64 },
+    Child {
+        pid: u32,
+        uid: u32,
+        status: i32,
+        utime: i64,
+        stime: i64,
+    },
 }
 
 /// Size of siginfo_t.
@@ -58,11 +73,19 @@ pub const SIGINFO_SIZE: usize = 128;
 impl SigInfo {
     /// A signal sent by the kernel itself, with nothing more to say.
     pub const fn kernel(signal: Signal) -> SigInfo {
-        SigInfo { signal, code: code::SI_KERNEL, detail: Detail::None }
+        SigInfo {
+            signal,
+            code: code::SI_KERNEL,
+            detail: Detail::None,
+        }
     }
 
     pub const fn fault(signal: Signal, code: i32, addr: usize) -> SigInfo {
-        SigInfo { signal, code, detail: Detail::Fault { addr } }
+        SigInfo {
+            signal,
+            code,
+            detail: Detail::Fault { addr },
+        }
     }
 
     /// The 128 bytes that user code sees; all padding is zero.
@@ -83,7 +106,13 @@ impl SigInfo {
                 put(24, &value.to_ne_bytes());
             }
             Detail::Fault { addr } => put(16, &addr.to_ne_bytes()),
-            Detail::Child { pid, uid, status, utime, stime } => {
+            Detail::Child {
+                pid,
+                uid,
+                status,
+                utime,
+                stime,
+            } => {
                 put(16, &pid.to_ne_bytes());
                 put(20, &uid.to_ne_bytes());
                 put(24, &status.to_ne_bytes());

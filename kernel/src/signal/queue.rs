@@ -21,7 +21,11 @@ pub struct Entry {
 
 impl Entry {
     pub fn new(info: SigInfo) -> Option<Box<Entry>> {
-        Box::try_new(Entry { info, link: LinkedListAtomicLink::new() }).ok()
+        Box::try_new(Entry {
+            info,
+            link: LinkedListAtomicLink::new(),
+        })
+        .ok()
     }
 }
 
@@ -88,7 +92,11 @@ impl Pending {
         if queue.is_empty() {
             self.set = self.set.without(signal);
         }
-        let lost = SigInfo { signal, code: code::SI_USER, detail: Detail::Sender { pid: 0, uid: 0 } };
+        let lost = SigInfo {
+            signal,
+            code: code::SI_USER,
+            detail: Detail::Sender { pid: 0, uid: 0 },
+        };
         Some(entry.map_or(lost, |entry| entry.info))
     }
 
@@ -132,7 +140,11 @@ mod tests {
     use super::*;
 
     fn user(signal: Signal, pid: u32) -> SigInfo {
-        SigInfo { signal, code: code::SI_USER, detail: Detail::Sender { pid, uid: 0 } }
+        SigInfo {
+            signal,
+            code: code::SI_USER,
+            detail: Detail::Sender { pid, uid: 0 },
+        }
     }
 
     #[cfg_attr(not(target_os = "none"), test)]
@@ -141,7 +153,10 @@ mod tests {
         let mut pending = Pending::new();
         assert!(pending.push_standard(user(Signal::SIGUSR1, 1)));
         assert!(!pending.push_standard(user(Signal::SIGUSR1, 2)));
-        assert_eq!(pending.take(Signal::SIGUSR1), Some(user(Signal::SIGUSR1, 1)));
+        assert_eq!(
+            pending.take(Signal::SIGUSR1),
+            Some(user(Signal::SIGUSR1, 1))
+        );
         assert_eq!(pending.take(Signal::SIGUSR1), None);
     }
 
@@ -169,10 +184,19 @@ mod tests {
         pending.push_standard(user(Signal::SIGHUP, 1));
         pending.push_standard(user(Signal::SIGTERM, 1));
         pending.force(SigInfo::fault(Signal::SIGSEGV, code::SEGV_MAPERR, 8));
-        assert_eq!(pending.next_synchronous(SigSet::EMPTY), Some(Signal::SIGSEGV));
+        assert_eq!(
+            pending.next_synchronous(SigSet::EMPTY),
+            Some(Signal::SIGSEGV)
+        );
         assert_eq!(pending.next(SigSet::EMPTY), Some(Signal::SIGSEGV));
-        assert_eq!(pending.next(SigSet::of(&[Signal::SIGSEGV])), Some(Signal::SIGHUP));
-        assert_eq!(pending.next_synchronous(SigSet::of(&[Signal::SIGSEGV])), None);
+        assert_eq!(
+            pending.next(SigSet::of(&[Signal::SIGSEGV])),
+            Some(Signal::SIGHUP)
+        );
+        assert_eq!(
+            pending.next_synchronous(SigSet::of(&[Signal::SIGSEGV])),
+            None
+        );
         pending.flush(SigSet::of(&[Signal::SIGSEGV, Signal::SIGHUP]));
         assert_eq!(pending.next(SigSet::EMPTY), Some(Signal::SIGTERM));
     }

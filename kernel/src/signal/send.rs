@@ -30,7 +30,9 @@ pub fn send_to_process(process: &Process, info: SigInfo) {
     } else {
         signals.pending.push_realtime(info.signal, entry);
     }
-    let Some(taker) = find_thread(&signals, |thread| wants(thread, info.signal)) else { return };
+    let Some(taker) = find_thread(&signals, |thread| wants(thread, info.signal)) else {
+        return;
+    };
     if is_fatal(&signals, info.signal) {
         begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
     } else {
@@ -87,7 +89,13 @@ fn force_as(info: SigInfo, default: bool) {
     let action = signals.action(info.signal);
     let blocked = own.blocked.contains(info.signal);
     if default || blocked || action.disposition() == Disposition::Ignore {
-        signals.set_action(info.signal, Action { handler: 0, ..action });
+        signals.set_action(
+            info.signal,
+            Action {
+                handler: 0,
+                ..action
+            },
+        );
         own.blocked = own.blocked.without(info.signal);
     }
     own.pending.force(info);
@@ -123,7 +131,11 @@ fn begin_group_exit(signals: &mut ProcessSignals, status: ExitStatus) {
 
 /// Only real-time signals need memory to be queued.
 fn entry_for(info: &SigInfo) -> Option<Box<Entry>> {
-    if info.signal.is_realtime() { Entry::new(*info) } else { None }
+    if info.signal.is_realtime() {
+        Entry::new(*info)
+    } else {
+        None
+    }
 }
 
 /// What sending does before queueing; false if the signal is dropped.
@@ -140,7 +152,10 @@ fn prepare(signals: &mut ProcessSignals, info: &SigInfo, target: Option<&Thread>
     // A blocked signal is kept: its action may have changed by the time it is unblocked.
     match target {
         Some(thread) => thread.signals.lock().blocked.contains(info.signal),
-        None => signals.threads.iter().all(|thread| thread.signals.lock().blocked.contains(info.signal)),
+        None => signals
+            .threads
+            .iter()
+            .all(|thread| thread.signals.lock().blocked.contains(info.signal)),
     }
 }
 
@@ -233,13 +248,28 @@ pub fn restore_mask() {
 
 /// Tells the parent of `process` what became of it. `code` is one of `CLD_*`.
 pub fn notify_parent(process: &Arc<Process>, code: i32, status: i32) {
-    let Some(parent) = process.parent() else { return };
+    let Some(parent) = process.parent() else {
+        return;
+    };
     let action = parent.signals.lock().action(Signal::SIGCHLD);
     let stop = matches!(code, code::CLD_STOPPED | code::CLD_CONTINUED);
     if !(stop && action.has(super::action::sa::NOCLDSTOP)) {
         let (utime, stime) = process.cpu_times_in_ticks();
-        let detail = Detail::Child { pid: process.pid, uid: 0, status, utime, stime };
-        send_to_process(&parent, SigInfo { signal: Signal::SIGCHLD, code, detail });
+        let detail = Detail::Child {
+            pid: process.pid,
+            uid: 0,
+            status,
+            utime,
+            stime,
+        };
+        send_to_process(
+            &parent,
+            SigInfo {
+                signal: Signal::SIGCHLD,
+                code,
+                detail,
+            },
+        );
     }
     parent.child_events.wake_all();
 }

@@ -23,7 +23,9 @@ impl Signal {
 
     /// `None` if `number` is not a signal.
     pub fn new(number: usize) -> Option<Signal> {
-        (1..=Self::MAX as usize).contains(&number).then_some(Signal(number as u8))
+        (1..=Self::MAX as usize)
+            .contains(&number)
+            .then_some(Signal(number as u8))
     }
 
     pub const fn number(self) -> u8 {
@@ -99,6 +101,10 @@ impl SigSet {
 
     /// The lowest-numbered member.
     pub const fn first(self) -> Option<Signal> {
-        if self.0 == 0 { None } else { Some(Signal(self.0.trailing_zeros() as u8 + 1)) }
+        if self.0 == 0 {
+            None
+        } else {
+            Some(Signal(self.0.trailing_zeros() as u8 + 1))
+        }
     }
 }

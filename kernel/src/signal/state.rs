@@ -23,7 +23,12 @@ pub struct ThreadSignals {
 
 impl ThreadSignals {
     pub const fn new(blocked: SigSet) -> ThreadSignals {
-        ThreadSignals { blocked, saved: None, pending: Pending::new(), altstack: AltStack::DISABLED }
+        ThreadSignals {
+            blocked,
+            saved: None,
+            pending: Pending::new(),
+            altstack: AltStack::DISABLED,
+        }
     }
 }
 
@@ -55,7 +60,10 @@ impl ProcessSignals {
 
     /// The state of a forked child: the same actions, nothing pending.
     pub fn fork(&self) -> ProcessSignals {
-        ProcessSignals { actions: self.actions, ..ProcessSignals::new() }
+        ProcessSignals {
+            actions: self.actions,
+            ..ProcessSignals::new()
+        }
     }
 
     pub fn action(&self, signal: Signal) -> Action {
@@ -70,7 +78,10 @@ impl ProcessSignals {
     pub fn reset_handlers(&mut self) {
         for action in &mut self.actions {
             let ignored = action.disposition() == super::Disposition::Ignore;
-            *action = Action { handler: if ignored { action.handler } else { 0 }, ..Action::DEFAULT };
+            *action = Action {
+                handler: if ignored { action.handler } else { 0 },
+                ..Action::DEFAULT
+            };
         }
     }
 }

@@ -55,7 +55,10 @@ pub(super) fn acquire(rank: Rank) {
     #[cfg(all(debug_assertions, target_os = "none"))]
     {
         let held = HELD.fetch_or(1 << rank.0, Ordering::Relaxed);
-        assert!(held >> rank.0 == 0, "lock of {rank:?} taken while holding {held:#x}");
+        assert!(
+            held >> rank.0 == 0,
+            "lock of {rank:?} taken while holding {held:#x}"
+        );
     }
     let _ = rank;
 }

@@ -24,7 +24,10 @@ pub struct SpinLockGuard<'a, T> {
 
 impl<T> SpinLock<T> {
     pub const fn new(rank: Rank, value: T) -> Self {
-        SpinLock { rank, inner: spin::mutex::SpinMutex::new(value) }
+        SpinLock {
+            rank,
+            inner: spin::mutex::SpinMutex::new(value),
+        }
     }
 
     /// Waits for the lock. Not from interrupt handlers; locks of this or a greater rank must not be held.
@@ -32,7 +35,10 @@ impl<T> SpinLock<T> {
     #[track_caller]
     pub fn lock(&self) -> SpinLockGuard<'_, T> {
         rank::acquire(self.rank);
-        SpinLockGuard { rank: self.rank, inner: self.inner.lock() }
+        SpinLockGuard {
+            rank: self.rank,
+            inner: self.inner.lock(),
+        }
     }
 
     /// The data, without locking: nobody else can have it.
@@ -79,7 +85,10 @@ pub struct IrqLockGuard<'a, T> {
 
 impl<T> IrqLock<T> {
     pub const fn new(rank: Rank, value: T) -> Self {
-        IrqLock { rank, inner: spin::mutex::SpinMutex::new(value) }
+        IrqLock {
+            rank,
+            inner: spin::mutex::SpinMutex::new(value),
+        }
     }
 
     /// Turns interrupts off and waits for the lock. Locks of this or a greater rank must not be held.
@@ -88,7 +97,11 @@ impl<T> IrqLock<T> {
     pub fn lock(&self) -> IrqLockGuard<'_, T> {
         let flags = irq::save();
         rank::acquire(self.rank);
-        IrqLockGuard { rank: self.rank, inner: ManuallyDrop::new(self.inner.lock()), flags }
+        IrqLockGuard {
+            rank: self.rank,
+            inner: ManuallyDrop::new(self.inner.lock()),
+            flags,
+        }
     }
 
     /// The lock if it is free: for reports in a panic, where its holder will never let go.
@@ -97,7 +110,11 @@ impl<T> IrqLock<T> {
         match self.inner.try_lock() {
             Some(guard) => {
                 rank::acquire(self.rank);
-                Some(IrqLockGuard { rank: self.rank, inner: ManuallyDrop::new(guard), flags })
+                Some(IrqLockGuard {
+                    rank: self.rank,
+                    inner: ManuallyDrop::new(guard),
+                    flags,
+                })
             }
             None => {
                 irq::restore(flags);

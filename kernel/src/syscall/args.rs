@@ -23,7 +23,13 @@ pub fn file(fd: usize) -> Result<Arc<File>> {
 
 /// The file of a descriptor that was not opened with O_PATH. `EBADF`.
 pub fn usable_file(fd: usize) -> Result<Arc<File>> {
-    file(fd).and_then(|file| if file.is_path_only() { Err(Errno::EBADF) } else { Ok(file) })
+    file(fd).and_then(|file| {
+        if file.is_path_only() {
+            Err(Errno::EBADF)
+        } else {
+            Ok(file)
+        }
+    })
 }
 
 /// RLIMIT_NOFILE.
@@ -46,19 +52,30 @@ pub fn start_at(dirfd: usize, path: &[u8]) -> Result<Start> {
     if !dir.is_directory() {
         return Err(Errno::ENOTDIR);
     }
-    Ok(Start { at: dir.inode.clone(), ..start })
+    Ok(Start {
+        at: dir.inode.clone(),
+        ..start
+    })
 }
 
 /// The inode that a directory descriptor, a path and `AT_*` flags mean.
 pub fn resolve_at(dirfd: usize, path_addr: usize, flags: u32) -> Result<InodeRef> {
-    let path = if path_addr == 0 && flags & abi::AT_EMPTY_PATH != 0 { Vec::new() } else { read_path(path_addr)? };
+    let path = if path_addr == 0 && flags & abi::AT_EMPTY_PATH != 0 {
+        Vec::new()
+    } else {
+        read_path(path_addr)?
+    };
     if path.is_empty() && flags & abi::AT_EMPTY_PATH != 0 {
         if dirfd as i32 == abi::AT_FDCWD {
             return current().process.fs.cwd();
         }
         return Ok(file(dirfd)?.inode.clone());
     }
-    path::resolve(&start_at(dirfd, &path)?, &path, flags & abi::AT_SYMLINK_NOFOLLOW == 0)
+    path::resolve(
+        &start_at(dirfd, &path)?,
+        &path,
+        flags & abi::AT_SYMLINK_NOFOLLOW == 0,
+    )
 }
 
 /// The inode at a path, relative to the working directory.
@@ -69,7 +86,12 @@ pub fn resolve(path_addr: usize, follow: bool) -> Result<InodeRef> {
 
 /// The umask taken off a mode.
 pub fn masked(mode: usize) -> u32 {
-    mode as u32 & 0o7777 & !current().process.umask.load(core::sync::atomic::Ordering::Relaxed)
+    mode as u32
+        & 0o7777
+        & !current()
+            .process
+            .umask
+            .load(core::sync::atomic::Ordering::Relaxed)
 }
 
 /// A vector of pieces of user memory. `EINVAL` if there are too many or a length is negative, `EFAULT`.
@@ -92,5 +114,9 @@ pub fn read_iovecs(addr: usize, count: usize) -> Result<Vec<IoVec>> {
 
 /// A file offset that must not be negative. `EINVAL`.
 pub fn offset(raw: usize) -> Result<u64> {
-    if raw > i64::MAX as usize { Err(Errno::EINVAL) } else { Ok(raw as u64) }
+    if raw > i64::MAX as usize {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(raw as u64)
+    }
 }

@@ -12,11 +12,19 @@ use crate::sched::current;
 
 /// umask(2).
 pub fn sys_umask(&[mask, ..]: &Args) -> Result<usize> {
-    Ok(current().process.umask.swap(mask as u32 & 0o777, Ordering::Relaxed) as usize)
+    Ok(current()
+        .process
+        .umask
+        .swap(mask as u32 & 0o777, Ordering::Relaxed) as usize)
 }
 
 fn change_mode(inode: &InodeRef, mode: usize) -> Result<usize> {
-    inode.set_attr(SetAttr { mode: Some(mode as u32 & 0o7777), ..SetAttr::default() }).map(|()| 0)
+    inode
+        .set_attr(SetAttr {
+            mode: Some(mode as u32 & 0o7777),
+            ..SetAttr::default()
+        })
+        .map(|()| 0)
 }
 
 /// chmod(2).
@@ -37,7 +45,13 @@ pub fn sys_fchmodat(&[dirfd, path, mode, ..]: &Args) -> Result<usize> {
 /// An id of -1 is left as it is.
 fn change_owner(inode: &InodeRef, uid: usize, gid: usize) -> Result<usize> {
     let id = |id: usize| Some(id as u32).filter(|&id| id != u32::MAX);
-    inode.set_attr(SetAttr { uid: id(uid), gid: id(gid), ..SetAttr::default() }).map(|()| 0)
+    inode
+        .set_attr(SetAttr {
+            uid: id(uid),
+            gid: id(gid),
+            ..SetAttr::default()
+        })
+        .map(|()| 0)
 }
 
 /// chown(2).
@@ -69,7 +83,10 @@ fn new_time([sec, nsec]: [i64; 2]) -> Result<Option<Time>> {
     match nsec {
         _ if nsec == i64::from(abi::UTIME_NOW) => Ok(Some(Time::now())),
         _ if nsec == i64::from(abi::UTIME_OMIT) => Ok(None),
-        0..1_000_000_000 => Ok(Some(Time { sec, nsec: nsec as u32 })),
+        0..1_000_000_000 => Ok(Some(Time {
+            sec,
+            nsec: nsec as u32,
+        })),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -92,20 +109,35 @@ pub fn sys_utimensat(&[dirfd, path, times, flags, ..]: &Args) -> Result<usize> {
     } else {
         resolve_at(dirfd, path, flags)?
     };
-    inode.set_attr(SetAttr { atime, mtime, ..SetAttr::default() }).map(|()| 0)
+    inode
+        .set_attr(SetAttr {
+            atime,
+            mtime,
+            ..SetAttr::default()
+        })
+        .map(|()| 0)
 }
 
 /// utimes(2) and futimesat(2): microseconds.
 fn set_times(inode: &InodeRef, times: usize) -> Result<usize> {
     let time = |[sec, usec]: [i64; 2]| match usec {
-        0..1_000_000 => Ok(Time { sec, nsec: usec as u32 * 1000 }),
+        0..1_000_000 => Ok(Time {
+            sec,
+            nsec: usec as u32 * 1000,
+        }),
         _ => Err(Errno::EINVAL),
     };
     let (atime, mtime) = match UserPtr::<[i64; 2]>::optional(times) {
         Some(times) => (time(times.read()?)?, time(times.at(1).read()?)?),
         None => (Time::now(), Time::now()),
     };
-    inode.set_attr(SetAttr { atime: Some(atime), mtime: Some(mtime), ..SetAttr::default() }).map(|()| 0)
+    inode
+        .set_attr(SetAttr {
+            atime: Some(atime),
+            mtime: Some(mtime),
+            ..SetAttr::default()
+        })
+        .map(|()| 0)
 }
 
 /// utimes(2).
@@ -146,7 +178,10 @@ pub fn sys_fallocate(&[fd, mode, at, len, ..]: &Args) -> Result<usize> {
         FileType::Fifo => return Err(Errno::ESPIPE),
         _ => return Err(Errno::ENODEV),
     }
-    let end = at.checked_add(len).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+    let end = at
+        .checked_add(len)
+        .filter(|&end| end <= i64::MAX as u64)
+        .ok_or(Errno::EFBIG)?;
     match mode as u32 {
         0 if end > stat.size => file.truncate(end).map(|()| 0),
         0 | abi::FALLOC_FL_KEEP_SIZE => Ok(0),
@@ -162,7 +197,11 @@ pub fn sys_sync(_: &Args) -> Result<usize> {
 /// fsync(2) and fdatasync(2).
 pub fn sys_fsync(&[fd, ..]: &Args) -> Result<usize> {
     let fs = usable_file(fd)?.inode.stat().fs;
-    if matches!(fs, FileSystem::Pipe | FileSystem::Dev) { Err(Errno::EINVAL) } else { Ok(0) }
+    if matches!(fs, FileSystem::Pipe | FileSystem::Dev) {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(0)
+    }
 }
 
 /// syncfs(2).
@@ -176,7 +215,11 @@ pub fn sys_fadvise64(&[fd, _, len, advice, ..]: &Args) -> Result<usize> {
     if file.inode.file_type() == FileType::Fifo {
         return Err(Errno::ESPIPE);
     }
-    if len as i64 >= 0 && advice as u32 <= abi::POSIX_FADV_NOREUSE { Ok(0) } else { Err(Errno::EINVAL) }
+    if len as i64 >= 0 && advice as u32 <= abi::POSIX_FADV_NOREUSE {
+        Ok(0)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 /// readahead(2): the page cache reads ahead by itself.
@@ -185,5 +228,9 @@ pub fn sys_readahead(&[fd, ..]: &Args) -> Result<usize> {
     if !file.readable() {
         return Err(Errno::EBADF);
     }
-    if file.mapping().is_some() { Ok(0) } else { Err(Errno::EINVAL) }
+    if file.mapping().is_some() {
+        Ok(0)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }

@@ -30,12 +30,20 @@ pub fn sys_getcwd(&[to, len, ..]: &Args) -> Result<usize> {
 
 /// chdir(2).
 pub fn sys_chdir(&[path, ..]: &Args) -> Result<usize> {
-    current().process.fs.change_directory(&read_path(path)?).map(|()| 0)
+    current()
+        .process
+        .fs
+        .change_directory(&read_path(path)?)
+        .map(|()| 0)
 }
 
 /// fchdir(2).
 pub fn sys_fchdir(&[fd, ..]: &Args) -> Result<usize> {
-    current().process.fs.set_cwd(file(fd)?.inode.clone()).map(|()| 0)
+    current()
+        .process
+        .fs
+        .set_cwd(file(fd)?.inode.clone())
+        .map(|()| 0)
 }
 
 /// Bytes of `struct linux_dirent64` before the name.
@@ -95,7 +103,10 @@ fn check_no_slash(parent: &Parent, name: &[u8]) -> Result {
 /// mkdirat(2).
 pub fn sys_mkdirat(&[dirfd, path, mode, ..]: &Args) -> Result<usize> {
     let (parent, name) = new_name(dirfd, path)?;
-    parent.dir.create(&name, NewNode::Directory, masked(mode) & 0o1777).map(|_| 0)
+    parent
+        .dir
+        .create(&name, NewNode::Directory, masked(mode) & 0o1777)
+        .map(|_| 0)
 }
 
 /// mkdir(2).
@@ -129,7 +140,10 @@ pub fn sys_symlinkat(&[target, dirfd, path, ..]: &Args) -> Result<usize> {
     }
     let (parent, name) = new_name(dirfd, path)?;
     check_no_slash(&parent, &name)?;
-    parent.dir.create(&name, NewNode::Symlink(&target), 0o777).map(|_| 0)
+    parent
+        .dir
+        .create(&name, NewNode::Symlink(&target), 0o777)
+        .map(|_| 0)
 }
 
 /// symlink(2).
@@ -143,7 +157,11 @@ pub fn sys_linkat(&[old_dirfd, old, new_dirfd, new, flags, ..]: &Args) -> Result
     if flags & !(abi::AT_SYMLINK_FOLLOW | abi::AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
-    let no_follow = if flags & abi::AT_SYMLINK_FOLLOW == 0 { abi::AT_SYMLINK_NOFOLLOW } else { 0 };
+    let no_follow = if flags & abi::AT_SYMLINK_FOLLOW == 0 {
+        abi::AT_SYMLINK_NOFOLLOW
+    } else {
+        0
+    };
     let inode = resolve_at(old_dirfd, old, flags & abi::AT_EMPTY_PATH | no_follow)?;
     let (parent, name) = new_name(new_dirfd, new)?;
     check_no_slash(&parent, &name)?;
@@ -165,11 +183,19 @@ fn is_mount_point(dir: &InodeRef, inode: &InodeRef) -> bool {
 
 fn do_unlink(dirfd: usize, path: usize) -> Result<usize> {
     let path = read_path(path)?;
-    let Parent { dir, last, slash, .. } = path::resolve_parent(&start_at(dirfd, &path)?, &path)?;
-    let Last::Name(name) = last else { return Err(Errno::EISDIR) };
+    let Parent {
+        dir, last, slash, ..
+    } = path::resolve_parent(&start_at(dirfd, &path)?, &path)?;
+    let Last::Name(name) = last else {
+        return Err(Errno::EISDIR);
+    };
     if slash {
         let file_type = dir.lookup(&name)?.file_type();
-        return Err(if file_type == FileType::Directory { Errno::EISDIR } else { Errno::ENOTDIR });
+        return Err(if file_type == FileType::Directory {
+            Errno::EISDIR
+        } else {
+            Errno::ENOTDIR
+        });
     }
     dir.unlink(&name, false).map(|()| 0)
 }
@@ -177,8 +203,13 @@ fn do_unlink(dirfd: usize, path: usize) -> Result<usize> {
 fn do_rmdir(dirfd: usize, path: usize) -> Result<usize> {
     let path = read_path(path)?;
     let Parent { dir, last, .. } = path::resolve_parent(&start_at(dirfd, &path)?, &path)?;
-    let Last::Name(name) = last else { return Err(refusal_of_special(&path)) };
-    if dir.lookup(&name).is_ok_and(|inode| is_mount_point(&dir, &inode)) {
+    let Last::Name(name) = last else {
+        return Err(refusal_of_special(&path));
+    };
+    if dir
+        .lookup(&name)
+        .is_ok_and(|inode| is_mount_point(&dir, &inode))
+    {
         return Err(Errno::EBUSY);
     }
     dir.unlink(&name, true).map(|()| 0)
@@ -186,7 +217,10 @@ fn do_rmdir(dirfd: usize, path: usize) -> Result<usize> {
 
 /// Why `.`, `..` and `/` cannot be removed (`rmdir(2)`).
 fn refusal_of_special(path: &[u8]) -> Errno {
-    let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+    let end = path
+        .iter()
+        .rposition(|&byte| byte != b'/')
+        .map_or(0, |last| last + 1);
     let path = &path[..end];
     match path.rsplit(|&byte| byte == b'/').next() {
         Some(b".") => Errno::EINVAL,
@@ -227,9 +261,15 @@ pub fn sys_renameat2(&[old_dirfd, old, new_dirfd, new, flags, ..]: &Args) -> Res
     if from.dir.stat().fs != to.dir.stat().fs {
         return Err(Errno::EXDEV);
     }
-    let Last::Name(from_name) = &from.last else { return Err(Errno::EBUSY) };
+    let Last::Name(from_name) = &from.last else {
+        return Err(Errno::EBUSY);
+    };
     let Last::Name(to_name) = &to.last else {
-        return Err(if flags & abi::RENAME_NOREPLACE != 0 { Errno::EEXIST } else { Errno::EBUSY });
+        return Err(if flags & abi::RENAME_NOREPLACE != 0 {
+            Errno::EEXIST
+        } else {
+            Errno::EBUSY
+        });
     };
     if from.dir.stat().fs.is_read_only() {
         return Err(Errno::EROFS);
@@ -239,14 +279,24 @@ pub fn sys_renameat2(&[old_dirfd, old, new_dirfd, new, flags, ..]: &Args) -> Res
         return Err(Errno::ENOTDIR);
     }
     let over = to.dir.lookup(to_name).ok();
-    if is_mount_point(&from.dir, &inode) || over.as_ref().is_some_and(|inode| is_mount_point(&to.dir, inode)) {
+    if is_mount_point(&from.dir, &inode)
+        || over
+            .as_ref()
+            .is_some_and(|inode| is_mount_point(&to.dir, inode))
+    {
         return Err(Errno::EBUSY);
     }
     // A directory above the source is never empty.
-    if flags & abi::RENAME_EXCHANGE == 0 && over.is_some_and(|over| !same(&over, &inode) && path::is_below(&from.dir, &over).unwrap_or(false)) {
+    if flags & abi::RENAME_EXCHANGE == 0
+        && over.is_some_and(|over| {
+            !same(&over, &inode) && path::is_below(&from.dir, &over).unwrap_or(false)
+        })
+    {
         return Err(Errno::ENOTEMPTY);
     }
-    from.dir.rename(from_name, &to.dir, to_name, flags).map(|()| 0)
+    from.dir
+        .rename(from_name, &to.dir, to_name, flags)
+        .map(|()| 0)
 }
 
 /// renameat(2).

@@ -17,7 +17,11 @@ use crate::sched::current;
 /// Gives a file the lowest free descriptor.
 fn install(file: Arc<File>, flags: u32) -> Result<usize> {
     let close_on_exec = flags & abi::O_CLOEXEC != 0;
-    current().process.files.insert(file, 0, max_files(), close_on_exec).map(|fd| fd as usize)
+    current()
+        .process
+        .files
+        .insert(file, 0, max_files(), close_on_exec)
+        .map(|fd| fd as usize)
 }
 
 fn do_open(dirfd: usize, path: usize, flags: u32, mode: usize) -> Result<usize> {
@@ -38,7 +42,12 @@ pub fn sys_openat(&[dirfd, path, flags, mode, ..]: &Args) -> Result<usize> {
 
 /// creat(2).
 pub fn sys_creat(&[path, mode, ..]: &Args) -> Result<usize> {
-    do_open(abi::AT_FDCWD as usize, path, abi::O_CREAT | abi::O_WRONLY | abi::O_TRUNC, mode)
+    do_open(
+        abi::AT_FDCWD as usize,
+        path,
+        abi::O_CREAT | abi::O_WRONLY | abi::O_TRUNC,
+        mode,
+    )
 }
 
 /// close(2).
@@ -76,7 +85,10 @@ pub fn sys_dup(&[fd, ..]: &Args) -> Result<usize> {
 pub fn sys_dup2(&[old, new, ..]: &Args) -> Result<usize> {
     let file = file(old)?;
     if old as i32 != new as i32 {
-        current().process.files.replace(file, new as u32, max_files(), false)?;
+        current()
+            .process
+            .files
+            .replace(file, new as u32, max_files(), false)?;
     }
     Ok(new as u32 as usize)
 }
@@ -87,7 +99,12 @@ pub fn sys_dup3(&[old, new, flags, ..]: &Args) -> Result<usize> {
     if flags & !abi::O_CLOEXEC != 0 || old as i32 == new as i32 {
         return Err(Errno::EINVAL);
     }
-    current().process.files.replace(file(old)?, new as u32, max_files(), flags & abi::O_CLOEXEC != 0)?;
+    current().process.files.replace(
+        file(old)?,
+        new as u32,
+        max_files(),
+        flags & abi::O_CLOEXEC != 0,
+    )?;
     Ok(new as u32 as usize)
 }
 
@@ -101,10 +118,23 @@ pub fn sys_fcntl(&[fd, command, arg, ..]: &Args) -> Result<usize> {
             if u64::from(from) >= max_files() {
                 return Err(Errno::EINVAL);
             }
-            files.insert(file(fd)?, from, max_files(), command == abi::F_DUPFD_CLOEXEC).map(|fd| fd as usize)
+            files
+                .insert(
+                    file(fd)?,
+                    from,
+                    max_files(),
+                    command == abi::F_DUPFD_CLOEXEC,
+                )
+                .map(|fd| fd as usize)
         }
-        abi::F_GETFD => Ok(if files.close_on_exec_flag(fd as u32)? { abi::FD_CLOEXEC as usize } else { 0 }),
-        abi::F_SETFD => files.set_close_on_exec_flag(fd as u32, arg as u32 & abi::FD_CLOEXEC != 0).map(|()| 0),
+        abi::F_GETFD => Ok(if files.close_on_exec_flag(fd as u32)? {
+            abi::FD_CLOEXEC as usize
+        } else {
+            0
+        }),
+        abi::F_SETFD => files
+            .set_close_on_exec_flag(fd as u32, arg as u32 & abi::FD_CLOEXEC != 0)
+            .map(|()| 0),
         abi::F_GETFL => file(fd).map(|file| file.flags() as usize),
         _ => fcntl_on_file(&*usable_file(fd)?, command, arg),
     }
@@ -118,7 +148,9 @@ fn fcntl_on_file(file: &File, command: u32, arg: usize) -> Result<usize> {
             Ok(0)
         }
         abi::F_GETPIPE_SZ => pipe().map(Pipe::capacity).ok_or(Errno::EBADF),
-        abi::F_SETPIPE_SZ => pipe().ok_or(Errno::EBADF)?.set_capacity(arg as u32 as usize),
+        abi::F_SETPIPE_SZ => pipe()
+            .ok_or(Errno::EBADF)?
+            .set_capacity(arg as u32 as usize),
         // Nobody else can hold a lock that would be in the way: locks belong to files that only memory keeps.
         abi::F_GETLK => {
             let kind = UserPtr::<u16>::new(arg);
@@ -149,9 +181,27 @@ pub fn sys_pipe2(&[fds, flags, ..]: &Args) -> Result<usize> {
     }
     let pipe = Pipe::new()?;
     let inode = PipeInode::new(pipe.clone())?;
-    let end = |access, mode| File::new(inode.clone(), Opened::Stream(pipe.end(access)?), mode | flags);
-    let reader = end(Access { read: true, write: false }, abi::O_RDONLY)?;
-    let writer = end(Access { read: false, write: true }, abi::O_WRONLY)?;
+    let end = |access, mode| {
+        File::new(
+            inode.clone(),
+            Opened::Stream(pipe.end(access)?),
+            mode | flags,
+        )
+    };
+    let reader = end(
+        Access {
+            read: true,
+            write: false,
+        },
+        abi::O_RDONLY,
+    )?;
+    let writer = end(
+        Access {
+            read: false,
+            write: true,
+        },
+        abi::O_WRONLY,
+    )?;
     let files = &current().process.files;
     let read_fd = install(reader, flags)? as u32;
     let told = install(writer, flags).and_then(|write_fd| {
@@ -179,7 +229,11 @@ pub fn sys_eventfd2(&[count, flags, ..]: &Args) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     let semaphore = flags & abi::EFD_SEMAPHORE != 0;
-    let counter = eventfd::new(count as u32, semaphore, abi::O_RDWR | flags & abi::EFD_NONBLOCK)?;
+    let counter = eventfd::new(
+        count as u32,
+        semaphore,
+        abi::O_RDWR | flags & abi::EFD_NONBLOCK,
+    )?;
     install(counter, flags & abi::EFD_CLOEXEC)
 }
 
@@ -204,7 +258,20 @@ pub fn sys_memfd_create(&[name, flags, ..]: &Args) -> Result<usize> {
     shown.push(b" (deleted)");
     let node = TmpFs::anonymous_file(shown.finish()?)?;
     debug_assert_eq!(node.file_type(), FileType::Regular);
-    let opened = node.open(Access { read: true, write: true }, false)?;
-    let close_on_exec = if flags & abi::MFD_CLOEXEC != 0 { abi::O_CLOEXEC } else { 0 };
-    install(File::new(node, opened, abi::O_RDWR | abi::O_LARGEFILE)?, close_on_exec)
+    let opened = node.open(
+        Access {
+            read: true,
+            write: true,
+        },
+        false,
+    )?;
+    let close_on_exec = if flags & abi::MFD_CLOEXEC != 0 {
+        abi::O_CLOEXEC
+    } else {
+        0
+    };
+    install(
+        File::new(node, opened, abi::O_RDWR | abi::O_LARGEFILE)?,
+        close_on_exec,
+    )
 }

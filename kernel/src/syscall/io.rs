@@ -72,7 +72,11 @@ pub fn sys_preadv2(args: &Args) -> Result<usize> {
     if args[5] & !HINTS != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    if args[3] == usize::MAX { sys_readv(args) } else { sys_preadv(args) }
+    if args[3] == usize::MAX {
+        sys_readv(args)
+    } else {
+        sys_preadv(args)
+    }
 }
 
 /// pwritev2(2).
@@ -80,19 +84,31 @@ pub fn sys_pwritev2(args: &Args) -> Result<usize> {
     if args[5] & !HINTS != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    if args[3] == usize::MAX { sys_writev(args) } else { sys_pwritev(args) }
+    if args[3] == usize::MAX {
+        sys_writev(args)
+    } else {
+        sys_pwritev(args)
+    }
 }
 
 /// lseek(2).
 pub fn sys_lseek(&[fd, at, whence, ..]: &Args) -> Result<usize> {
-    file(fd)?.seek(at as i64, whence as u32).map(|position| position as usize)
+    file(fd)?
+        .seek(at as i64, whence as u32)
+        .map(|position| position as usize)
 }
 
 /// Bytes that are copied between files in one piece.
 const COPY: usize = 16 << 10;
 
 /// Copies up to `count` bytes from one file to another, from and to given offsets or the files' positions, which move on. How many.
-fn copy(from: &File, to: &File, mut at: Option<&mut u64>, mut to_at: Option<&mut u64>, count: usize) -> Result<usize> {
+fn copy(
+    from: &File,
+    to: &File,
+    mut at: Option<&mut u64>,
+    mut to_at: Option<&mut u64>,
+    count: usize,
+) -> Result<usize> {
     let mut buf = Vec::new();
     buf.try_reserve_exact(COPY.min(count))?;
     buf.resize(COPY.min(count), 0);
@@ -119,7 +135,10 @@ fn copy(from: &File, to: &File, mut at: Option<&mut u64>, mut to_at: Option<&mut
             // What could not be written has not been read. Files that cannot go back were refused by the callers.
             let _ = from.seek(put as i64 - got as i64, abi::SEEK_CUR);
         }
-        for at in [at.as_deref_mut(), to_at.as_deref_mut()].into_iter().flatten() {
+        for at in [at.as_deref_mut(), to_at.as_deref_mut()]
+            .into_iter()
+            .flatten()
+        {
             *at += put as u64;
         }
         done += put;
@@ -156,7 +175,11 @@ pub fn sys_sendfile(&[to, from, at, count, ..]: &Args) -> Result<usize> {
 pub fn sys_copy_file_range(&[from, from_at, to, to_at, count, flags]: &Args) -> Result<usize> {
     let (from, to) = (usable_file(from)?, usable_file(to)?);
     if flags != 0 || from.mapping().is_none() || to.mapping().is_none() {
-        return Err(if from.is_directory() || to.is_directory() { Errno::EISDIR } else { Errno::EINVAL });
+        return Err(if from.is_directory() || to.is_directory() {
+            Errno::EISDIR
+        } else {
+            Errno::EINVAL
+        });
     }
     if !from.readable() || !to.writable() || to.flags() & abi::O_APPEND != 0 {
         return Err(Errno::EBADF);
@@ -164,10 +187,19 @@ pub fn sys_copy_file_range(&[from, from_at, to, to_at, count, flags]: &Args) -> 
     if from.inode.stat().fs != to.inode.stat().fs {
         return Err(Errno::EXDEV);
     }
-    let (from_pointer, to_pointer) = (UserPtr::<u64>::optional(from_at), UserPtr::<u64>::optional(to_at));
+    let (from_pointer, to_pointer) = (
+        UserPtr::<u64>::optional(from_at),
+        UserPtr::<u64>::optional(to_at),
+    );
     let mut from_at = from_pointer.map(UserPtr::read).transpose()?;
     let mut to_at = to_pointer.map(UserPtr::read).transpose()?;
-    let done = copy(&from, &to, from_at.as_mut(), to_at.as_mut(), count.min(MAX_RW_COUNT))?;
+    let done = copy(
+        &from,
+        &to,
+        from_at.as_mut(),
+        to_at.as_mut(),
+        count.min(MAX_RW_COUNT),
+    )?;
     for (pointer, at) in [(from_pointer, from_at), (to_pointer, to_at)] {
         if let (Some(pointer), Some(at)) = (pointer, at) {
             pointer.write(at)?;

@@ -23,7 +23,9 @@ pub fn sys_ioctl(&[fd, command, arg, ..]: &Args) -> Result<usize> {
             Some(stream) => stream.ioctl(command, arg),
             None if command == ioctl::FIONREAD => {
                 let left = file.bytes_left().ok_or(Errno::ENOTTY)?;
-                UserPtr::<i32>::new(arg).write(left.min(i32::MAX as u64) as i32).map(|()| 0)
+                UserPtr::<i32>::new(arg)
+                    .write(left.min(i32::MAX as u64) as i32)
+                    .map(|()| 0)
             }
             None => Err(Errno::ENOTTY),
         },

@@ -42,7 +42,11 @@ pub fn sys_mmap(&[addr, len, prot, flags, fd, offset]: &Args) -> Result<usize> {
     vm_flags.set(VmFlags::NORESERVE, flags & abi::MAP_NORESERVE != 0);
     let source = if flags & abi::MAP_ANONYMOUS != 0 {
         vm_flags.set(VmFlags::GROWSDOWN, flags & abi::MAP_GROWSDOWN != 0);
-        if shared { Some(shared_memory(len)?) } else { None }
+        if shared {
+            Some(shared_memory(len)?)
+        } else {
+            None
+        }
     } else {
         let file = current().process.files.get(fd as i32)?;
         Some(file_source(&file, offset, shared, &mut vm_flags)?)
@@ -79,11 +83,20 @@ fn permissions(prot: usize) -> VmFlags {
 }
 
 fn shared_memory(len: usize) -> Result<Source> {
-    Ok(Source { mapping: Mapping::anonymous(len as u64)?, first_page: 0, file: None })
+    Ok(Source {
+        mapping: Mapping::anonymous(len as u64)?,
+        first_page: 0,
+        file: None,
+    })
 }
 
 /// The source of a file mapping, and what the file's access mode lets the area ever have. `EACCES`, `ENODEV`, `EOVERFLOW`.
-fn file_source(file: &Arc<File>, offset: usize, shared: bool, flags: &mut VmFlags) -> Result<Source> {
+fn file_source(
+    file: &Arc<File>,
+    offset: usize,
+    shared: bool,
+    flags: &mut VmFlags,
+) -> Result<Source> {
     let mapping = file.mapping().ok_or(Errno::ENODEV)?;
     if !file.readable() {
         return Err(Errno::EACCES);

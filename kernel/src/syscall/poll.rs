@@ -9,8 +9,8 @@ use super::args::{Args, max_files};
 use super::time::read_timeout;
 use crate::arch::time;
 use crate::errno::{Errno, Result};
-use crate::fs::{self, File};
 use crate::fs::stream::PollEvents;
+use crate::fs::{self, File};
 use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::current;
 use crate::sched::wait::NotYet;
@@ -38,7 +38,9 @@ impl Polled {
 /// Waits until a file is ready; how many are. 0 at the deadline. `EINTR` if a signal came.
 fn wait(polled: &mut [Polled], deadline_ns: Option<u64>) -> Result<usize> {
     let outcome = fs::poll::wait(deadline_ns, || {
-        let ready = polled.iter_mut().fold(0, |ready, polled| ready + usize::from(polled.look()));
+        let ready = polled
+            .iter_mut()
+            .fold(0, |ready, polled| ready + usize::from(polled.look()));
         (ready > 0).then_some(ready)
     });
     match outcome {
@@ -62,9 +64,21 @@ fn read_pollfds(fds: usize, count: usize) -> Result<Vec<Polled>> {
         let bytes = UserPtr::<[u8; POLLFD_SIZE]>::new(fds).at(n).read()?;
         let fd = i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         let wanted = PollEvents::from_bits_retain(u16::from_ne_bytes([bytes[4], bytes[5]]));
-        let file = if fd < 0 { None } else { current().process.files.get(fd).ok() };
-        let found = if fd >= 0 && file.is_none() { PollEvents::NVAL } else { PollEvents::empty() };
-        polled.push(Polled { file, wanted, found });
+        let file = if fd < 0 {
+            None
+        } else {
+            current().process.files.get(fd).ok()
+        };
+        let found = if fd >= 0 && file.is_none() {
+            PollEvents::NVAL
+        } else {
+            PollEvents::empty()
+        };
+        polled.push(Polled {
+            file,
+            wanted,
+            found,
+        });
     }
     Ok(polled)
 }
@@ -83,7 +97,11 @@ fn poll_once(fds: usize, count: usize, deadline_ns: Option<u64>) -> Result<usize
 pub fn poll_until(fds: usize, count: usize, deadline_ns: Option<u64>) -> Result<usize> {
     match poll_once(fds, count, deadline_ns) {
         Err(Errno::EINTR) => {
-            *current().restart.lock() = RestartBlock::Poll { fds, nfds: count, deadline_ns };
+            *current().restart.lock() = RestartBlock::Poll {
+                fds,
+                nfds: count,
+                deadline_ns,
+            };
             Err(Errno::ERESTART_RESTARTBLOCK)
         }
         outcome => outcome,
@@ -100,7 +118,13 @@ pub fn sys_poll(&[fds, count, timeout_ms, ..]: &Args) -> Result<usize> {
 /// Runs `call` with a signal mask of its own. When a signal ends it the mask stays until that is delivered.
 fn with_mask(mask: Option<SigSet>, call: impl FnOnce() -> Result<usize>) -> Result<usize> {
     let Some(mask) = mask else {
-        return call().map_err(|error| if error == Errno::EINTR { Errno::ERESTARTNOHAND } else { error });
+        return call().map_err(|error| {
+            if error == Errno::EINTR {
+                Errno::ERESTARTNOHAND
+            } else {
+                error
+            }
+        });
     };
     send::set_temporary_mask(mask);
     match call() {
@@ -125,7 +149,10 @@ fn read_mask(mask: usize, size: usize) -> Result<Option<SigSet>> {
 fn write_rest(timeout: usize, deadline_ns: Option<u64>, unit_ns: u64) {
     if let Some(deadline) = deadline_ns {
         let rest = deadline.saturating_sub(time::now_ns());
-        let pair = [(rest / 1_000_000_000) as i64, (rest % 1_000_000_000 / unit_ns) as i64];
+        let pair = [
+            (rest / 1_000_000_000) as i64,
+            (rest % 1_000_000_000 / unit_ns) as i64,
+        ];
         // As on Linux, a timeout in read-only memory is no error.
         let _ = UserPtr::<[i64; 2]>::new(timeout).write(pair);
     }
@@ -142,7 +169,9 @@ pub fn sys_ppoll(&[fds, count, timeout, mask, mask_size, ..]: &Args) -> Result<u
 
 /// The sets of select(2), in the order of its arguments, and what puts a file into each.
 const SETS: [PollEvents; 3] = [
-    PollEvents::READABLE.union(PollEvents::HUP).union(PollEvents::ERR),
+    PollEvents::READABLE
+        .union(PollEvents::HUP)
+        .union(PollEvents::ERR),
     PollEvents::WRITABLE.union(PollEvents::ERR),
     PollEvents::PRI,
 ];
@@ -155,7 +184,9 @@ const SELECT_MAX: usize = crate::fs::table::MAX_FILES;
 const SET_BYTES: usize = SELECT_MAX / 8;
 
 fn select(count: usize, sets: [usize; 3], deadline_ns: Option<u64>) -> Result<usize> {
-    let count = usize::try_from(count as i32).map_err(|_| Errno::EINVAL)?.min(SELECT_MAX);
+    let count = usize::try_from(count as i32)
+        .map_err(|_| Errno::EINVAL)?
+        .min(SELECT_MAX);
     let bytes = count.div_ceil(64) * 8;
     let mut bits: Vec<u8> = Vec::new();
     bits.try_reserve_exact(3 * SET_BYTES)?;
@@ -167,14 +198,20 @@ fn select(count: usize, sets: [usize; 3], deadline_ns: Option<u64>) -> Result<us
     let mut polled: Vec<Polled> = Vec::new();
     let mut numbers: Vec<usize> = Vec::new();
     for fd in 0..count {
-        let sets = (0..3).filter(|&set| has(set, fd)).fold(PollEvents::empty(), |all, set| all | WANTED[set]);
+        let sets = (0..3)
+            .filter(|&set| has(set, fd))
+            .fold(PollEvents::empty(), |all, set| all | WANTED[set]);
         if sets.is_empty() {
             continue;
         }
         polled.try_reserve(1)?;
         numbers.try_reserve(1)?;
         let file = current().process.files.get(fd as i32)?;
-        polled.push(Polled { file: Some(file), wanted: sets, found: PollEvents::empty() });
+        polled.push(Polled {
+            file: Some(file),
+            wanted: sets,
+            found: PollEvents::empty(),
+        });
         numbers.push(fd);
     }
     wait(&mut polled, deadline_ns)?;
@@ -216,8 +253,12 @@ pub fn sys_select(&[count, read, write, except, timeout, ..]: &Args) -> Result<u
         Some(pointer) => {
             let [sec, usec] = pointer.read()?;
             let (sec, usec) = (u64::try_from(sec), u64::try_from(usec));
-            let (Ok(sec), Ok(usec)) = (sec, usec) else { return Err(Errno::EINVAL) };
-            let ns = sec.saturating_mul(1_000_000_000).saturating_add(usec.saturating_mul(1000));
+            let (Ok(sec), Ok(usec)) = (sec, usec) else {
+                return Err(Errno::EINVAL);
+            };
+            let ns = sec
+                .saturating_mul(1_000_000_000)
+                .saturating_add(usec.saturating_mul(1000));
             Some(time::now_ns().saturating_add(ns))
         }
     };

@@ -79,7 +79,15 @@ pub fn sys_exit_group(&[status, ..]: &Args) -> Result<usize> {
 /// wait4(2).
 pub fn sys_wait4(&[pid, status, options, usage, ..]: &Args) -> Result<usize> {
     let flags = options as u32;
-    if flags & !(abi::WNOHANG | abi::WUNTRACED | abi::WCONTINUED | abi::__WALL | abi::__WCLONE | abi::__WNOTHREAD) != 0 {
+    if flags
+        & !(abi::WNOHANG
+            | abi::WUNTRACED
+            | abi::WCONTINUED
+            | abi::__WALL
+            | abi::__WCLONE
+            | abi::__WNOTHREAD)
+        != 0
+    {
         return Err(Errno::EINVAL);
     }
     let which = match pid as i32 {
@@ -96,7 +104,9 @@ pub fn sys_wait4(&[pid, status, options, usage, ..]: &Args) -> Result<usize> {
         continued: flags & abi::WCONTINUED != 0,
         keep: false,
     };
-    let Some(Waited { child, event }) = wait(which, options)? else { return Ok(0) };
+    let Some(Waited { child, event }) = wait(which, options)? else {
+        return Ok(0);
+    };
     if let Some(status) = UserPtr::<i32>::optional(status) {
         status.write(event.to_wait_status())?;
     }
@@ -110,13 +120,17 @@ pub fn sys_wait4(&[pid, status, options, usage, ..]: &Args) -> Result<usize> {
 pub fn sys_waitid(&[id_type, id, info, options, usage, _]: &Args) -> Result<usize> {
     let flags = options as u32;
     let events = abi::WEXITED | abi::WSTOPPED | abi::WCONTINUED;
-    if flags & events == 0 || flags & !(events | abi::WNOHANG | abi::WNOWAIT | abi::__WALL | abi::__WNOTHREAD) != 0 {
+    if flags & events == 0
+        || flags & !(events | abi::WNOHANG | abi::WNOWAIT | abi::__WALL | abi::__WNOTHREAD) != 0
+    {
         return Err(Errno::EINVAL);
     }
     let which = match id_type as u32 {
         abi::P_ALL => Which::Any,
         abi::P_PID => Which::Pid(id as u32),
-        abi::P_PGID if id == 0 => Which::Group(current().process.process_group.load(Ordering::Relaxed)),
+        abi::P_PGID if id == 0 => {
+            Which::Group(current().process.process_group.load(Ordering::Relaxed))
+        }
         abi::P_PGID => Which::Group(id as u32),
         _ => return Err(Errno::EINVAL),
     };
@@ -148,8 +162,18 @@ fn child_info(waited: &Waited) -> SigInfo {
         Event::Stopped(signal) => (code::CLD_STOPPED, signal.number() as i32),
         Event::Continued => (code::CLD_CONTINUED, Signal::SIGCONT.number() as i32),
     };
-    let detail = Detail::Child { pid: waited.child.pid, uid: 0, status, utime: 0, stime: 0 };
-    SigInfo { signal: Signal::SIGCHLD, code, detail }
+    let detail = Detail::Child {
+        pid: waited.child.pid,
+        uid: 0,
+        status,
+        utime: 0,
+        stime: 0,
+    };
+    SigInfo {
+        signal: Signal::SIGCHLD,
+        code,
+        detail,
+    }
 }
 
 /// struct rusage: two times of seconds and microseconds, and fourteen numbers.
@@ -204,7 +228,11 @@ pub fn sys_get_root_id(_: &Args) -> Result<usize> {
 
 /// setuid(2) and its kin: root may become nobody but root here.
 pub fn sys_set_root_id(args: &Args) -> Result<usize> {
-    if args[0] as u32 == 0 { Ok(0) } else { Err(Errno::EINVAL) }
+    if args[0] as u32 == 0 {
+        Ok(0)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 /// getresuid(2), getresgid(2).
@@ -228,7 +256,10 @@ pub fn sys_getgroups(&[size, list, ..]: &Args) -> Result<usize> {
 fn process_or_self(pid: usize) -> Result<alloc::sync::Arc<Process>> {
     match pid as i32 {
         0 => Ok(current().process.clone()),
-        pid => u32::try_from(pid).ok().and_then(table::find).ok_or(Errno::ESRCH),
+        pid => u32::try_from(pid)
+            .ok()
+            .and_then(table::find)
+            .ok_or(Errno::ESRCH),
     }
 }
 
@@ -294,7 +325,9 @@ pub fn sys_setsid(_: &Args) -> Result<usize> {
 /// set_tid_address(2).
 pub fn sys_set_tid_address(&[address, ..]: &Args) -> Result<usize> {
     let thread = current();
-    thread.clear_child_tid.store(address as u64, Ordering::Relaxed);
+    thread
+        .clear_child_tid
+        .store(address as u64, Ordering::Relaxed);
     Ok(thread.tid as usize)
 }
 
@@ -306,7 +339,13 @@ pub fn sys_set_robust_list(&[_, len, ..]: &Args) -> Result<usize> {
 /// arch_prctl(2).
 pub fn sys_arch_prctl(&[operation, address, ..]: &Args) -> Result<usize> {
     let thread = current();
-    let user = || if address < USER_END { Ok(address) } else { Err(Errno::EPERM) };
+    let user = || {
+        if address < USER_END {
+            Ok(address)
+        } else {
+            Err(Errno::EPERM)
+        }
+    };
     match operation as u32 {
         ARCH_SET_FS => thread.arch.set_fs_base(user()?),
         ARCH_SET_GS => thread.arch.set_gs_base(user()?),
@@ -365,13 +404,19 @@ pub fn sys_prlimit64(&[pid, resource, new, old, ..]: &Args) -> Result<usize> {
 /// getrlimit(2).
 pub fn sys_getrlimit(&[resource, to, ..]: &Args) -> Result<usize> {
     let limit = current().process.rlimits.get(resource)?;
-    UserPtr::<[u64; 2]>::new(to).write([limit.soft, limit.hard]).map(|()| 0)
+    UserPtr::<[u64; 2]>::new(to)
+        .write([limit.soft, limit.hard])
+        .map(|()| 0)
 }
 
 /// setrlimit(2).
 pub fn sys_setrlimit(&[resource, from, ..]: &Args) -> Result<usize> {
     let [soft, hard] = UserPtr::<[u64; 2]>::new(from).read()?;
-    current().process.rlimits.set(resource, Limit { soft, hard }).map(|()| 0)
+    current()
+        .process
+        .rlimits
+        .set(resource, Limit { soft, hard })
+        .map(|()| 0)
 }
 
 /// sched_yield(2).
@@ -395,7 +440,11 @@ pub fn sys_sched_setaffinity(&[pid, size, mask, ..]: &Args) -> Result<usize> {
     process_or_self(pid)?;
     let mut first = [0; 1];
     uaccess::read_bytes(mask, &mut first[..size.min(1)])?;
-    if first[0] & 1 == 1 { Ok(0) } else { Err(Errno::EINVAL) }
+    if first[0] & 1 == 1 {
+        Ok(0)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 /// getcpu(2).
@@ -421,5 +470,9 @@ pub fn sys_sched_getparam(&[pid, to, ..]: &Args) -> Result<usize> {
 
 /// getpriority(2): 20 minus the nice value, which is always 0.
 pub fn sys_getpriority(&[which, ..]: &Args) -> Result<usize> {
-    if which <= 2 { Ok(20) } else { Err(Errno::EINVAL) }
+    if which <= 2 {
+        Ok(20)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }

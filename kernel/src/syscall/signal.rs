@@ -21,7 +21,11 @@ const SET_SIZE: usize = 8;
 const MIN_ALTSTACK: usize = 2048;
 
 fn check_set_size(size: usize) -> Result {
-    if size == SET_SIZE { Ok(()) } else { Err(Errno::EINVAL) }
+    if size == SET_SIZE {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 /// rt_sigaction(2).
@@ -37,7 +41,12 @@ pub fn sys_rt_sigaction(&[signal, new, old, set_size, ..]: &Args) -> Result<usiz
     }
     let before = exchange_action(signal, new);
     if let Some(pointer) = UserPtr::<[u64; 4]>::optional(old) {
-        pointer.write([before.handler as u64, before.flags, before.restorer as u64, before.mask.0])?;
+        pointer.write([
+            before.handler as u64,
+            before.flags,
+            before.restorer as u64,
+            before.mask.0,
+        ])?;
     }
     Ok(0)
 }
@@ -171,7 +180,12 @@ pub fn sys_rt_sigreturn(regs: &mut PtRegs) -> Result<usize> {
         Ok(frame) => {
             send::set_blocked(|_| frame.mask);
             // As on Linux only a stack that cannot be is an error, and nobody is told.
-            let _ = set_altstack(frame.altstack.base, frame.altstack.size, frame.altstack.flags, regs.sp());
+            let _ = set_altstack(
+                frame.altstack.base,
+                frame.altstack.size,
+                frame.altstack.flags,
+                regs.sp(),
+            );
         }
         Err(_) => send::force(SigInfo::kernel(Signal::SIGSEGV)),
     }
@@ -192,7 +206,11 @@ pub fn sys_sigaltstack(regs: &mut PtRegs) -> Result<usize> {
         set_altstack(base as usize, size as usize, flags as u32, sp)?;
     }
     if let Some(pointer) = UserPtr::<[u64; 3]>::optional(old) {
-        pointer.write([before.base as u64, before.shown_flags(sp) as u64, before.size as u64])?;
+        pointer.write([
+            before.base as u64,
+            before.shown_flags(sp) as u64,
+            before.size as u64,
+        ])?;
     }
     Ok(0)
 }
@@ -206,9 +224,16 @@ fn set_altstack(base: usize, size: usize, flags: u32, sp: usize) -> Result {
     }
     let mode = flags & !AltStack::SS_AUTODISARM;
     own.altstack = match mode {
-        AltStack::SS_DISABLE => AltStack { flags: flags & AltStack::SS_AUTODISARM, ..AltStack::DISABLED },
+        AltStack::SS_DISABLE => AltStack {
+            flags: flags & AltStack::SS_AUTODISARM,
+            ..AltStack::DISABLED
+        },
         0 | AltStack::SS_ONSTACK if size < MIN_ALTSTACK => return Err(Errno::ENOMEM),
-        0 | AltStack::SS_ONSTACK => AltStack { base, size, flags: flags & AltStack::SS_AUTODISARM },
+        0 | AltStack::SS_ONSTACK => AltStack {
+            base,
+            size,
+            flags: flags & AltStack::SS_AUTODISARM,
+        },
         _ => return Err(Errno::EINVAL),
     };
     Ok(())
@@ -216,21 +241,35 @@ fn set_altstack(base: usize, size: usize, flags: u32, sp: usize) -> Result {
 
 /// siginfo of kill(2) and its kin, from the current process.
 fn sent_by_user(signal: Signal, code: i32) -> SigInfo {
-    SigInfo { signal, code, detail: Detail::Sender { pid: current().process.pid, uid: 0 } }
+    SigInfo {
+        signal,
+        code,
+        detail: Detail::Sender {
+            pid: current().process.pid,
+            uid: 0,
+        },
+    }
 }
 
 /// The signal of a kill call; `None` for 0, which only asks whether there is somebody.
 fn signal_or_probe(number: usize) -> Result<Option<Signal>> {
     match number as i32 {
         0 => Ok(None),
-        number => usize::try_from(number).ok().and_then(Signal::new).map(Some).ok_or(Errno::EINVAL),
+        number => usize::try_from(number)
+            .ok()
+            .and_then(Signal::new)
+            .map(Some)
+            .ok_or(Errno::EINVAL),
     }
 }
 
 /// kill(2).
 pub fn sys_kill(&[pid, signal, ..]: &Args) -> Result<usize> {
     let signal = signal_or_probe(signal)?;
-    let own_group = current().process.process_group.load(core::sync::atomic::Ordering::Relaxed);
+    let own_group = current()
+        .process
+        .process_group
+        .load(core::sync::atomic::Ordering::Relaxed);
     match pid as i32 {
         pid if pid > 0 => {
             let process = table::find(pid as u32).ok_or(Errno::ESRCH)?;
@@ -245,7 +284,9 @@ pub fn sys_kill(&[pid, signal, ..]: &Args) -> Result<usize> {
 }
 
 fn group_of(process: &Process) -> u32 {
-    process.process_group.load(core::sync::atomic::Ordering::Relaxed)
+    process
+        .process_group
+        .load(core::sync::atomic::Ordering::Relaxed)
 }
 
 fn send_to(process: &Process, signal: Option<Signal>) {
@@ -286,7 +327,10 @@ fn find_thread(tgid: Option<u32>, tid: u32) -> Result<Arc<Thread>> {
 }
 
 fn send_to_one(tgid: Option<u32>, tid: usize, signal: usize) -> Result<usize> {
-    let tid = u32::try_from(tid as i32).ok().filter(|&tid| tid > 0).ok_or(Errno::EINVAL)?;
+    let tid = u32::try_from(tid as i32)
+        .ok()
+        .filter(|&tid| tid > 0)
+        .ok_or(Errno::EINVAL)?;
     let signal = signal_or_probe(signal)?;
     let thread = find_thread(tgid, tid)?;
     if tgid.is_some_and(|tgid| thread.process.pid != tgid) {
@@ -305,14 +349,18 @@ pub fn sys_tkill(&[tid, signal, ..]: &Args) -> Result<usize> {
 
 /// tgkill(2).
 pub fn sys_tgkill(&[tgid, tid, signal, ..]: &Args) -> Result<usize> {
-    let tgid = u32::try_from(tgid as i32).ok().filter(|&tgid| tgid > 0).ok_or(Errno::EINVAL)?;
+    let tgid = u32::try_from(tgid as i32)
+        .ok()
+        .filter(|&tgid| tgid > 0)
+        .ok_or(Errno::EINVAL)?;
     send_to_one(Some(tgid), tid, signal)
 }
 
 /// rt_sigqueueinfo(2).
 pub fn sys_rt_sigqueueinfo(&[pid, signal, info, ..]: &Args) -> Result<usize> {
     let bytes = UserPtr::<[u8; 128]>::new(info).read()?;
-    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word =
+        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let code = word(8) as i32;
     let process = u32::try_from(pid as i32).ok().and_then(table::find);
     let own = current().process.pid;
@@ -322,8 +370,19 @@ pub fn sys_rt_sigqueueinfo(&[pid, signal, info, ..]: &Args) -> Result<usize> {
     let process = process.ok_or(Errno::ESRCH)?;
     if let Some(signal) = signal_or_probe(signal)? {
         let value = u64::from(word(24)) | u64::from(word(28)) << 32;
-        let detail = Detail::Queued { pid: word(16), uid: word(20), value };
-        send::send_to_process(&process, SigInfo { signal, code, detail });
+        let detail = Detail::Queued {
+            pid: word(16),
+            uid: word(20),
+            value,
+        };
+        send::send_to_process(
+            &process,
+            SigInfo {
+                signal,
+                code,
+                detail,
+            },
+        );
     }
     Ok(0)
 }

@@ -70,7 +70,8 @@ pub fn sys_fstat(&[fd, to, ..]: &Args) -> Result<usize> {
     write_stat(&file(fd)?.inode, to)
 }
 
-const STAT_FLAGS: u32 = abi::AT_SYMLINK_NOFOLLOW | abi::AT_NO_AUTOMOUNT | abi::AT_EMPTY_PATH | abi::AT_STATX_SYNC_TYPE;
+const STAT_FLAGS: u32 =
+    abi::AT_SYMLINK_NOFOLLOW | abi::AT_NO_AUTOMOUNT | abi::AT_EMPTY_PATH | abi::AT_STATX_SYNC_TYPE;
 
 /// newfstatat(2).
 pub fn sys_newfstatat(&[dirfd, path, to, flags, ..]: &Args) -> Result<usize> {
@@ -86,14 +87,23 @@ const STATX_WORDS: usize = size_of::<abi::statx>() / 4;
 /// `struct statx`: words of 4 bytes, 8-byte members in two of them.
 fn to_statx(stat: &Stat) -> [u32; STATX_WORDS] {
     let mut words = [0; STATX_WORDS];
-    let mut put = |word: usize, values: &[u32]| words[word..word + values.len()].copy_from_slice(values);
+    let mut put =
+        |word: usize, values: &[u32]| words[word..word + values.len()].copy_from_slice(values);
     let wide = |value: u64| [value as u32, (value >> 32) as u32];
-    put(0, &[abi::STATX_BASIC_STATS | abi::STATX_BTIME, BLOCK_SIZE as u32]);
+    put(
+        0,
+        &[abi::STATX_BASIC_STATS | abi::STATX_BTIME, BLOCK_SIZE as u32],
+    );
     put(4, &[stat.nlink, stat.uid, stat.gid, mode_of(stat)]);
     put(8, &wide(stat.ino));
     put(10, &wide(stat.size));
     put(12, &wide(stat.blocks));
-    for (word, time) in [(16, stat.atime), (20, stat.btime), (24, stat.ctime), (28, stat.mtime)] {
+    for (word, time) in [
+        (16, stat.atime),
+        (20, stat.btime),
+        (24, stat.ctime),
+        (28, stat.mtime),
+    ] {
         put(word, &wide(time.sec as u64));
         put(word + 2, &[time.nsec]);
     }
@@ -123,7 +133,10 @@ fn check_access(inode: &InodeRef, mode: usize) -> Result<usize> {
     if mode & abi::X_OK != 0 && stat.file_type == FileType::Regular && stat.mode & 0o111 == 0 {
         return Err(Errno::EACCES);
     }
-    let has_contents = matches!(stat.file_type, FileType::Regular | FileType::Directory | FileType::Symlink);
+    let has_contents = matches!(
+        stat.file_type,
+        FileType::Regular | FileType::Directory | FileType::Symlink
+    );
     if mode & abi::W_OK != 0 && has_contents && stat.fs.is_read_only() {
         return Err(Errno::EROFS);
     }
@@ -187,8 +200,16 @@ const STATFS_WORDS: usize = size_of::<abi::statfs>() / 8;
 fn write_statfs(inode: &InodeRef, to: usize) -> Result<usize> {
     let fs = inode.stat().fs;
     let memory = matches!(fs, FileSystem::Tmp | FileSystem::Shm);
-    let (total, free) = if memory { (frame::total_frames() as u64, frame::free_frames() as u64) } else { (0, 0) };
-    let read_only = if fs.is_read_only() { u64::from(abi::MS_RDONLY) } else { 0 };
+    let (total, free) = if memory {
+        (frame::total_frames() as u64, frame::free_frames() as u64)
+    } else {
+        (0, 0)
+    };
+    let read_only = if fs.is_read_only() {
+        u64::from(abi::MS_RDONLY)
+    } else {
+        0
+    };
     let mut words = [0u64; STATFS_WORDS];
     words[..12].copy_from_slice(&[
         magic(fs),
@@ -225,7 +246,10 @@ mod tests {
     fn sample() -> Stat {
         let mut stat = Stat::new(FileSystem::Ext4, 0x1234_5678_9abc, FileType::Regular, 0o644);
         (stat.nlink, stat.uid, stat.gid, stat.size, stat.blocks) = (3, 1000, 1001, 1 << 33, 77);
-        stat.mtime = Time { sec: -1, nsec: 999_999_999 };
+        stat.mtime = Time {
+            sec: -1,
+            nsec: 999_999_999,
+        };
         stat.rdev = (5, 0x101);
         stat
     }
@@ -236,9 +260,18 @@ mod tests {
         let words = to_abi(&sample());
         // SAFETY: plain integers of the same total size.
         let stat: abi::stat = unsafe { core::mem::transmute(words) };
-        assert_eq!((stat.st_ino, stat.st_nlink, stat.st_mode), (0x1234_5678_9abc, 3, 0o100_644));
-        assert_eq!((stat.st_uid, stat.st_gid, stat.st_size, stat.st_blocks), (1000, 1001, 1 << 33, 77));
-        assert_eq!((stat.st_mtime as i64, stat.st_mtime_nsec), (-1, 999_999_999));
+        assert_eq!(
+            (stat.st_ino, stat.st_nlink, stat.st_mode),
+            (0x1234_5678_9abc, 3, 0o100_644)
+        );
+        assert_eq!(
+            (stat.st_uid, stat.st_gid, stat.st_size, stat.st_blocks),
+            (1000, 1001, 1 << 33, 77)
+        );
+        assert_eq!(
+            (stat.st_mtime as i64, stat.st_mtime_nsec),
+            (-1, 999_999_999)
+        );
         assert_eq!((stat.st_dev, stat.st_rdev), (254 << 8, 0x10_0501));
     }
 
@@ -247,9 +280,21 @@ mod tests {
         let words = to_statx(&sample());
         // SAFETY: plain integers of the same total size.
         let stat: abi::statx = unsafe { core::mem::transmute(words) };
-        assert_eq!((stat.stx_ino, stat.stx_nlink, stat.stx_mode), (0x1234_5678_9abc, 3, 0o100_644));
-        assert_eq!((stat.stx_uid, stat.stx_gid, stat.stx_size, stat.stx_blocks), (1000, 1001, 1 << 33, 77));
-        assert_eq!((stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec), (-1, 999_999_999));
-        assert_eq!((stat.stx_rdev_major, stat.stx_rdev_minor, stat.stx_dev_major), (5, 0x101, 254));
+        assert_eq!(
+            (stat.stx_ino, stat.stx_nlink, stat.stx_mode),
+            (0x1234_5678_9abc, 3, 0o100_644)
+        );
+        assert_eq!(
+            (stat.stx_uid, stat.stx_gid, stat.stx_size, stat.stx_blocks),
+            (1000, 1001, 1 << 33, 77)
+        );
+        assert_eq!(
+            (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+            (-1, 999_999_999)
+        );
+        assert_eq!(
+            (stat.stx_rdev_major, stat.stx_rdev_minor, stat.stx_dev_major),
+            (5, 0x101, 254)
+        );
     }
 }

@@ -17,7 +17,10 @@ const FIELD: usize = size_of::<abi::new_utsname>() / 6;
 /// uname(2).
 pub fn sys_uname(&[to, ..]: &Args) -> Result<usize> {
     let mut bytes = [0; 6 * FIELD];
-    for (field, text) in bytes.chunks_mut(FIELD).zip([OSTYPE, HOSTNAME, RELEASE, VERSION, "x86_64", "(none)"]) {
+    for (field, text) in bytes
+        .chunks_mut(FIELD)
+        .zip([OSTYPE, HOSTNAME, RELEASE, VERSION, "x86_64", "(none)"])
+    {
         let len = text.len().min(FIELD - 1);
         field[..len].copy_from_slice(&text.as_bytes()[..len]);
     }

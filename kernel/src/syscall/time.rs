@@ -30,15 +30,22 @@ fn timeval(ns: u64) -> TimePair {
 /// or more.
 fn to_ns([seconds, fraction]: TimePair, fractions_per_s: u64) -> Result<u64> {
     let seconds = u64::try_from(seconds).map_err(|_| Errno::EINVAL)?;
-    let fraction = u64::try_from(fraction).ok().filter(|&f| f < fractions_per_s).ok_or(Errno::EINVAL)?;
-    Ok(seconds.saturating_mul(NS_PER_S).saturating_add(fraction * (NS_PER_S / fractions_per_s)))
+    let fraction = u64::try_from(fraction)
+        .ok()
+        .filter(|&f| f < fractions_per_s)
+        .ok_or(Errno::EINVAL)?;
+    Ok(seconds
+        .saturating_mul(NS_PER_S)
+        .saturating_add(fraction * (NS_PER_S / fractions_per_s)))
 }
 
 /// A deadline from a user's relative struct timespec; NULL: none. `EFAULT`, `EINVAL`.
 pub fn read_timeout(pointer: usize) -> Result<Option<u64>> {
     match UserPtr::<TimePair>::optional(pointer) {
         None => Ok(None),
-        Some(pointer) => Ok(Some(time::now_ns().saturating_add(to_ns(pointer.read()?, NS_PER_S)?))),
+        Some(pointer) => Ok(Some(
+            time::now_ns().saturating_add(to_ns(pointer.read()?, NS_PER_S)?),
+        )),
     }
 }
 
@@ -48,24 +55,34 @@ fn read_clock(clock: usize) -> Result<u64> {
         abi::CLOCK_REALTIME | abi::CLOCK_REALTIME_COARSE | abi::CLOCK_TAI => {
             Ok(time::now_ns() + time::wall_clock_offset_ns())
         }
-        abi::CLOCK_MONOTONIC | abi::CLOCK_MONOTONIC_RAW | abi::CLOCK_MONOTONIC_COARSE | abi::CLOCK_BOOTTIME => {
-            Ok(time::now_ns())
+        abi::CLOCK_MONOTONIC
+        | abi::CLOCK_MONOTONIC_RAW
+        | abi::CLOCK_MONOTONIC_COARSE
+        | abi::CLOCK_BOOTTIME => Ok(time::now_ns()),
+        abi::CLOCK_PROCESS_CPUTIME_ID => {
+            Ok(current().process.cpu_time_ns() + current().sched.current_turn_ns())
         }
-        abi::CLOCK_PROCESS_CPUTIME_ID => Ok(current().process.cpu_time_ns() + current().sched.current_turn_ns()),
-        abi::CLOCK_THREAD_CPUTIME_ID => Ok(current().sched.cpu_time_ns() + current().sched.current_turn_ns()),
+        abi::CLOCK_THREAD_CPUTIME_ID => {
+            Ok(current().sched.cpu_time_ns() + current().sched.current_turn_ns())
+        }
         _ => Err(Errno::EINVAL),
     }
 }
 
 /// clock_gettime(2).
 pub fn sys_clock_gettime(&[clock, to, ..]: &Args) -> Result<usize> {
-    UserPtr::new(to).write(timespec(read_clock(clock)?)).map(|()| 0)
+    UserPtr::new(to)
+        .write(timespec(read_clock(clock)?))
+        .map(|()| 0)
 }
 
 /// clock_getres(2).
 pub fn sys_clock_getres(&[clock, to, ..]: &Args) -> Result<usize> {
     read_clock(clock)?;
-    let coarse = matches!(clock as u32, abi::CLOCK_REALTIME_COARSE | abi::CLOCK_MONOTONIC_COARSE);
+    let coarse = matches!(
+        clock as u32,
+        abi::CLOCK_REALTIME_COARSE | abi::CLOCK_MONOTONIC_COARSE
+    );
     if let Some(to) = UserPtr::optional(to) {
         to.write(timespec(if coarse { time::TICK_NS } else { 1 }))?;
     }
@@ -96,7 +113,10 @@ pub fn sys_time(&[to, ..]: &Args) -> Result<usize> {
 pub fn sys_times(&[to, ..]: &Args) -> Result<usize> {
     let ticks = |ns: u64| (ns / (NS_PER_S / CLOCK_TICKS as u64)) as i64;
     let process = &current().process;
-    let children = process.child_usage.cpu_ns.load(core::sync::atomic::Ordering::Relaxed);
+    let children = process
+        .child_usage
+        .cpu_ns
+        .load(core::sync::atomic::Ordering::Relaxed);
     if let Some(to) = UserPtr::<[i64; 4]>::optional(to) {
         to.write([ticks(process.cpu_time_ns()), 0, ticks(children), 0])?;
     }
@@ -111,7 +131,10 @@ fn sleep(deadline_ns: u64, remaining: usize) -> Result<usize> {
     if let Some(pointer) = UserPtr::optional(remaining) {
         pointer.write(timespec(deadline_ns.saturating_sub(time::now_ns())))?;
     }
-    *current().restart.lock() = RestartBlock::Nanosleep { deadline_ns, remaining };
+    *current().restart.lock() = RestartBlock::Nanosleep {
+        deadline_ns,
+        remaining,
+    };
     Err(Errno::ERESTART_RESTARTBLOCK)
 }
 
@@ -144,8 +167,15 @@ pub fn sys_restart_syscall(_: &Args) -> Result<usize> {
     let block = core::mem::replace(&mut *current().restart.lock(), RestartBlock::None);
     match block {
         RestartBlock::None => Err(Errno::EINTR),
-        RestartBlock::Nanosleep { deadline_ns, remaining } => sleep(deadline_ns, remaining),
-        RestartBlock::Poll { fds, nfds, deadline_ns } => super::poll::poll_until(fds, nfds, deadline_ns),
+        RestartBlock::Nanosleep {
+            deadline_ns,
+            remaining,
+        } => sleep(deadline_ns, remaining),
+        RestartBlock::Poll {
+            fds,
+            nfds,
+            deadline_ns,
+        } => super::poll::poll_until(fds, nfds, deadline_ns),
     }
 }
 
@@ -181,7 +211,8 @@ pub fn sys_setitimer(&[which, new, old, ..]: &Args) -> Result<usize> {
         Some(pointer) => pointer.read()?,
         None => [[0; 2]; 2],
     };
-    let (left, old_interval) = exchange_alarm(to_ns(value, 1_000_000)?, to_ns(interval, 1_000_000)?)?;
+    let (left, old_interval) =
+        exchange_alarm(to_ns(value, 1_000_000)?, to_ns(interval, 1_000_000)?)?;
     if let Some(pointer) = UserPtr::<Itimerval>::optional(old) {
         pointer.write([timeval(old_interval), timeval(left)])?;
     }
@@ -194,6 +225,10 @@ pub fn sys_getitimer(&[which, to, ..]: &Args) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     let (deadline, interval) = current().process.alarm();
-    let left = deadline.map_or(0, |deadline| deadline.saturating_sub(time::now_ns()).max(NS_PER_US));
-    UserPtr::<Itimerval>::new(to).write([timeval(interval), timeval(left)]).map(|()| 0)
+    let left = deadline.map_or(0, |deadline| {
+        deadline.saturating_sub(time::now_ns()).max(NS_PER_US)
+    });
+    UserPtr::<Itimerval>::new(to)
+        .write([timeval(interval), timeval(left)])
+        .map(|()| 0)
 }

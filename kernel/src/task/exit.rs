@@ -73,12 +73,17 @@ fn end_process(process: &Arc<Process>, status: ExitStatus) {
     process.files.close_all();
     process.replace_mm(None);
     give_children_away(process);
-    *process.events.lock() = Events { exited: Some(status), ..Events::default() };
+    *process.events.lock() = Events {
+        exited: Some(status),
+        ..Events::default()
+    };
     if process.parent_pid() == INIT_PID {
         init::child_exited(process, status);
         return;
     }
-    let reaped_by_itself = process.parent().is_none_or(|parent| ignores_children(&parent));
+    let reaped_by_itself = process
+        .parent()
+        .is_none_or(|parent| ignores_children(&parent));
     let (code, number) = match status {
         ExitStatus::Code(number) => (code::CLD_EXITED, number as i32),
         ExitStatus::Signal(signal) => (code::CLD_KILLED, signal.number() as i32),
@@ -101,7 +106,9 @@ fn ignores_children(parent: &Process) -> bool {
 /// Orphans go to init, which waits for them at once.
 fn give_children_away(process: &Process) {
     loop {
-        let Some(child) = process.children.lock().pop_front() else { return };
+        let Some(child) = process.children.lock().pop_front() else {
+            return;
+        };
         child.set_parent(INIT_PID);
         if child.events.lock().exited.is_some() {
             table::remove(child.pid);

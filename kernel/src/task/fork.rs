@@ -43,10 +43,14 @@ pub fn fork(regs: &PtRegs, options: ForkOptions) -> Result<Arc<Process>> {
     let signals = inherited_signals(&parent);
     let thread = Thread::new(process.pid, process.clone(), arch, signals, None)?;
     if let Some(address) = options.set_child_tid {
-        thread.set_child_tid.store(address as u64, core::sync::atomic::Ordering::Relaxed);
+        thread
+            .set_child_tid
+            .store(address as u64, core::sync::atomic::Ordering::Relaxed);
     }
     if let Some(address) = options.clear_child_tid {
-        thread.clear_child_tid.store(address as u64, core::sync::atomic::Ordering::Relaxed);
+        thread
+            .clear_child_tid
+            .store(address as u64, core::sync::atomic::Ordering::Relaxed);
     }
     adopt(&parent.process, &process, thread);
     Ok(process)

@@ -37,7 +37,13 @@ pub fn start_first_process() -> Result {
     FIRST_PID.store(process.pid, Ordering::Relaxed);
     let signals = ThreadSignals::new(SigSet::EMPTY);
     let regs = PtRegs::new_user(0, 0);
-    let thread = Thread::new(process.pid, process.clone(), ThreadState::new_user(&regs)?, signals, Some(run))?;
+    let thread = Thread::new(
+        process.pid,
+        process.clone(),
+        ThreadState::new_user(&regs)?,
+        signals,
+        Some(run),
+    )?;
     process.signals.lock().threads.push_back(thread.clone());
     table::insert(process);
     sched::spawn(thread);
@@ -68,7 +74,12 @@ fn prepare(regs: &mut PtRegs, config: &Config) -> Result {
         list.iter().try_for_each(|string| strings.push(string))?;
         Ok(strings)
     };
-    exec::exec(regs, &config.program, strings(&config.args)?, &strings(&config.env)?)
+    exec::exec(
+        regs,
+        &config.program,
+        strings(&config.args)?,
+        &strings(&config.env)?,
+    )
 }
 
 /// A child of init ended: the first program, and with it the machine, or an orphan, which is simply gone.

@@ -20,7 +20,10 @@ unsafe impl Sync for MmCell {}
 
 impl MmCell {
     pub const fn new(mm: Option<Arc<Mm>>) -> MmCell {
-        MmCell { lock: SpinLock::new(rank::LEAF, ()), mm: UnsafeCell::new(mm) }
+        MmCell {
+            lock: SpinLock::new(rank::LEAF, ()),
+            mm: UnsafeCell::new(mm),
+        }
     }
 
     /// The address space, for the process's own threads.

@@ -87,7 +87,13 @@ pub fn thread_start() {
 pub fn kernel_thread(name: &str, entry: fn()) -> Result {
     let process = table::kernel_process();
     let signals = ThreadSignals::new(SigSet(!0));
-    let thread = Thread::new(table::new_id(), process.clone(), ThreadState::new_kernel()?, signals, Some(entry))?;
+    let thread = Thread::new(
+        table::new_id(),
+        process.clone(),
+        ThreadState::new_kernel()?,
+        signals,
+        Some(entry),
+    )?;
     log::debug!("kernel thread {} is {name}", thread.tid);
     process.signals.lock().threads.push_back(thread.clone());
     sched::spawn(thread);
@@ -98,19 +104,34 @@ pub fn kernel_thread(name: &str, entry: fn()) -> Result {
 pub fn start() -> Result {
     let process = Process::kernel()?;
     table::set_kernel_process(process.clone());
-    let idle = Thread::new(0, process, ThreadState::new_kernel()?, ThreadSignals::new(SigSet(!0)), Some(|| {}))?;
+    let idle = Thread::new(
+        0,
+        process,
+        ThreadState::new_kernel()?,
+        ThreadSignals::new(SigSet(!0)),
+        Some(|| {}),
+    )?;
     sched::start(idle);
     Ok(())
 }
 
-
 /// A user process whose thread runs `entry` in the kernel: tests on the simulated machine.
 #[cfg(not(target_os = "none"))]
 pub(crate) fn spawn_test_process(entry: fn()) -> Result {
-    let process = Process::first(table::new_id(), crate::mm::Mm::new()?, crate::fs::FsContext::new()?)?;
+    let process = Process::first(
+        table::new_id(),
+        crate::mm::Mm::new()?,
+        crate::fs::FsContext::new()?,
+    )?;
     process.set_parent(table::INIT_PID);
     let signals = ThreadSignals::new(SigSet::EMPTY);
-    let thread = Thread::new(process.pid, process.clone(), ThreadState::new_kernel()?, signals, Some(entry))?;
+    let thread = Thread::new(
+        process.pid,
+        process.clone(),
+        ThreadState::new_kernel()?,
+        signals,
+        Some(entry),
+    )?;
     process.signals.lock().threads.push_back(thread.clone());
     table::insert(process);
     sched::spawn(thread);

@@ -3,7 +3,9 @@
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use intrusive_collections::{LinkedList, LinkedListAtomicLink, RBTreeAtomicLink, intrusive_adapter};
+use intrusive_collections::{
+    LinkedList, LinkedListAtomicLink, RBTreeAtomicLink, intrusive_adapter,
+};
 
 use super::mm_cell::MmCell;
 use super::rlimit::Rlimits;
@@ -92,18 +94,39 @@ pub struct Layout {
 impl Process {
     /// The process of all kernel threads.
     pub(super) fn kernel() -> Result<Arc<Process>> {
-        Self::with(0, None, FileTable::new(), FsContext::new()?, Rlimits::initial(), ProcessSignals::new())
+        Self::with(
+            0,
+            None,
+            FileTable::new(),
+            FsContext::new()?,
+            Rlimits::initial(),
+            ProcessSignals::new(),
+        )
     }
 
     /// The first user process, before it has a program.
     pub(super) fn first(pid: u32, mm: Arc<Mm>, fs: FsContext) -> Result<Arc<Process>> {
-        Self::with(pid, Some(mm), FileTable::new(), fs, Rlimits::initial(), ProcessSignals::new())
+        Self::with(
+            pid,
+            Some(mm),
+            FileTable::new(),
+            fs,
+            Rlimits::initial(),
+            ProcessSignals::new(),
+        )
     }
 
     /// A child with a copy of everything but the address space, which is given. Not in the table yet.
     pub(super) fn fork(&self, pid: u32, mm: Arc<Mm>) -> Result<Arc<Process>> {
         let signals = self.signals.lock().fork();
-        let child = Self::with(pid, Some(mm), self.files.fork()?, self.fs.fork()?, self.rlimits.fork(), signals)?;
+        let child = Self::with(
+            pid,
+            Some(mm),
+            self.files.fork()?,
+            self.fs.fork()?,
+            self.rlimits.fork(),
+            signals,
+        )?;
         child.parent.store(self.pid, Ordering::Relaxed);
         for (to, from) in [
             (&child.process_group, &self.process_group),
@@ -201,7 +224,10 @@ impl Process {
 
     /// The parent is told that the process was stopped.
     pub fn note_stopped(&self, signal: Signal) {
-        *self.events.lock() = Events { stopped: Some(signal), ..Events::default() };
+        *self.events.lock() = Events {
+            stopped: Some(signal),
+            ..Events::default()
+        };
         if let Some(process) = table::find(self.pid) {
             send::notify_parent(&process, code::CLD_STOPPED, signal.number() as i32);
         }
@@ -209,15 +235,28 @@ impl Process {
 
     /// The parent is told that the process goes on.
     pub fn note_continued(&self) {
-        *self.events.lock() = Events { continued: true, ..Events::default() };
+        *self.events.lock() = Events {
+            continued: true,
+            ..Events::default()
+        };
         if let Some(process) = table::find(self.pid) {
-            send::notify_parent(&process, code::CLD_CONTINUED, Signal::SIGCONT.number() as i32);
+            send::notify_parent(
+                &process,
+                code::CLD_CONTINUED,
+                Signal::SIGCONT.number() as i32,
+            );
         }
     }
 
     /// CPU time of all threads, ns.
     pub fn cpu_time_ns(&self) -> u64 {
-        let living: u64 = self.signals.lock().threads.iter().map(|thread| thread.sched.cpu_time_ns()).sum();
+        let living: u64 = self
+            .signals
+            .lock()
+            .threads
+            .iter()
+            .map(|thread| thread.sched.cpu_time_ns())
+            .sum();
         living + self.usage.cpu_ns.load(Ordering::Relaxed)
     }
 
@@ -229,12 +268,18 @@ impl Process {
     /// Sets ITIMER_REAL: first ring at `deadline_ns` since boot (`None`: never), then every `interval_ns` (0: once). `ENOMEM`.
     pub fn set_alarm(self: &Arc<Self>, deadline_ns: Option<u64>, interval_ns: u64) -> Result {
         let weak: Weak<Process> = Arc::downgrade(self);
-        let fresh = if self.alarm.lock().is_none() { Some(AlarmClock::new(weak)?) } else { None };
+        let fresh = if self.alarm.lock().is_none() {
+            Some(AlarmClock::new(weak)?)
+        } else {
+            None
+        };
         let mut alarm = self.alarm.lock();
         if alarm.is_none() {
             *alarm = fresh;
         }
-        let Some(clock) = alarm.as_ref() else { return Ok(()) };
+        let Some(clock) = alarm.as_ref() else {
+            return Ok(());
+        };
         clock.cancel();
         self.alarm_interval.store(interval_ns, Ordering::Relaxed);
         if let Some(deadline) = deadline_ns {

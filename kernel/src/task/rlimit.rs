@@ -39,7 +39,10 @@ pub struct Limit {
 
 impl Limit {
     const fn both(value: u64) -> Limit {
-        Limit { soft: value, hard: value }
+        Limit {
+            soft: value,
+            hard: value,
+        }
     }
 }
 
@@ -50,9 +53,18 @@ impl Rlimits {
     /// What the first process starts with, as on Linux after boot.
     pub const fn initial() -> Rlimits {
         let mut limits = [Limit::both(INFINITY); COUNT];
-        limits[Resource::Stack as usize] = Limit { soft: 8 << 20, hard: INFINITY };
-        limits[Resource::Core as usize] = Limit { soft: 0, hard: INFINITY };
-        limits[Resource::Files as usize] = Limit { soft: 1024, hard: 4096 };
+        limits[Resource::Stack as usize] = Limit {
+            soft: 8 << 20,
+            hard: INFINITY,
+        };
+        limits[Resource::Core as usize] = Limit {
+            soft: 0,
+            hard: INFINITY,
+        };
+        limits[Resource::Files as usize] = Limit {
+            soft: 1024,
+            hard: 4096,
+        };
         limits[Resource::LockedMemory as usize] = Limit::both(8 << 20);
         limits[Resource::Processes as usize] = Limit::both(4096);
         limits[Resource::PendingSignals as usize] = Limit::both(4096);

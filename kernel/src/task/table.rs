@@ -3,8 +3,8 @@
 //! Lock rank: PROCESS_TABLE.
 
 use alloc::sync::Arc;
-use intrusive_collections::Bound;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use intrusive_collections::Bound;
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 use spin::Once;
@@ -27,7 +27,8 @@ pub const INIT_PID: u32 = 1;
 /// Highest number, as Linux's default `kernel.pid_max`.
 pub const PID_MAX: u32 = 32768;
 
-static TABLE: SpinLock<RBTree<TableAdapter>> = SpinLock::new(rank::PROCESS_TABLE, RBTree::new(TableAdapter::NEW));
+static TABLE: SpinLock<RBTree<TableAdapter>> =
+    SpinLock::new(rank::PROCESS_TABLE, RBTree::new(TableAdapter::NEW));
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static LAST_ID: AtomicU32 = AtomicU32::new(INIT_PID);
 static KERNEL: Once<Arc<Process>> = Once::new();
@@ -46,7 +47,11 @@ pub fn new_id() -> u32 {
     loop {
         let last = LAST_ID.load(Ordering::Relaxed);
         let id = if last + 1 >= PID_MAX { 300 } else { last + 1 };
-        if LAST_ID.compare_exchange(last, id, Ordering::Relaxed, Ordering::Relaxed).is_ok() && find(id).is_none() {
+        if LAST_ID
+            .compare_exchange(last, id, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+            && find(id).is_none()
+        {
             return id;
         }
     }
@@ -74,5 +79,8 @@ pub fn find(pid: u32) -> Option<Arc<Process>> {
 
 /// The process with the lowest number above `pid`: for walking over all without holding the lock.
 pub fn next_above(pid: u32) -> Option<Arc<Process>> {
-    TABLE.lock().lower_bound(Bound::Excluded(&pid)).clone_pointer()
+    TABLE
+        .lock()
+        .lower_bound(Bound::Excluded(&pid))
+        .clone_pointer()
 }

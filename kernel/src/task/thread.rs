@@ -41,9 +41,16 @@ pub struct FaultCounts {
 pub enum RestartBlock {
     None,
     /// nanosleep(2): until when, ns since boot, and where to write the rest if interrupted again.
-    Nanosleep { deadline_ns: u64, remaining: usize },
+    Nanosleep {
+        deadline_ns: u64,
+        remaining: usize,
+    },
     /// poll(2): its arguments, and until when.
-    Poll { fds: usize, nfds: usize, deadline_ns: Option<u64> },
+    Poll {
+        fds: usize,
+        nfds: usize,
+        deadline_ns: Option<u64>,
+    },
 }
 
 /// One thread of a process, or a kernel thread.
@@ -75,7 +82,13 @@ pub struct Thread {
 
 impl Thread {
     /// A thread that nobody runs yet.
-    pub(super) fn new(tid: u32, process: Arc<Process>, arch: ThreadState, signals: ThreadSignals, kernel_entry: Option<fn()>) -> Result<Arc<Thread>> {
+    pub(super) fn new(
+        tid: u32,
+        process: Arc<Process>,
+        arch: ThreadState,
+        signals: ThreadSignals,
+        kernel_entry: Option<fn()>,
+    ) -> Result<Arc<Thread>> {
         Ok(Arc::try_new(Thread {
             flags: AtomicU32::new(0),
             tid,

@@ -55,12 +55,18 @@ impl Event {
 /// signal.
 pub fn wait(which: Which, options: Options) -> Result<Option<Waited>> {
     let process = current().process.clone();
-    let found = process.child_events.wait_until(Sleep::Interruptible, || match look(&process, which, options) {
-        Ok(None) if !options.no_hang => None,
-        other => Some(other),
+    let found = process.child_events.wait_until(Sleep::Interruptible, || {
+        match look(&process, which, options) {
+            Ok(None) if !options.no_hang => None,
+            other => Some(other),
+        }
     })?;
     let found = found?;
-    if let Some(Waited { child, event: Event::Exited(_) }) = &found {
+    if let Some(Waited {
+        child,
+        event: Event::Exited(_),
+    }) = &found
+    {
         if !options.keep {
             reap(&process, child);
         }
@@ -83,7 +89,11 @@ fn look(parent: &Process, which: Which, options: Options) -> Result<Option<Waite
             return Ok(Some(Waited { child, event }));
         }
     }
-    if candidates { Ok(None) } else { Err(Errno::ECHILD) }
+    if candidates {
+        Ok(None)
+    } else {
+        Err(Errno::ECHILD)
+    }
 }
 
 fn matches(child: &Process, which: Which) -> bool {

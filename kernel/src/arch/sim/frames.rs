@@ -1,10 +1,9 @@
 //! Simulated physical memory.
 
-
 use std::sync::OnceLock;
 
-use crate::mm::frame::{self, FrameMeta, FrameNumber};
 use crate::mm::PAGE_SIZE;
+use crate::mm::frame::{self, FrameMeta, FrameNumber};
 
 /// Frames of the simulated machine. Number 0 is not used.
 const FRAMES: u32 = 4096;

@@ -28,7 +28,9 @@ pub fn enabled() -> bool {
 
 /// Nobody can run: time jumps to the next timer. False if there is none.
 pub fn wait() -> bool {
-    let Some(deadline) = crate::sched::timer::next_deadline() else { return false };
+    let Some(deadline) = crate::sched::timer::next_deadline() else {
+        return false;
+    };
     time::advance_to(deadline);
     crate::sched::timer_tick();
     true

@@ -1,6 +1,5 @@
 //! The simulated machine, and the way in for tests.
 
-
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Sender, channel};
@@ -38,7 +37,11 @@ fn cpu() -> &'static Mutex<Sender<()>> {
 }
 
 fn run_next() {
-    let (body, done) = NEXT.lock().expect("never poisoned").take().expect("a test was given");
+    let (body, done) = NEXT
+        .lock()
+        .expect("never poisoned")
+        .take()
+        .expect("a test was given");
     let outcome = catch_unwind(AssertUnwindSafe(body));
     // Nobody may wait for the test any more when it failed: that is the test's own failure, reported below.
     let _ = done.send(outcome);
@@ -49,10 +52,16 @@ fn run_next() {
 /// threads that the body starts go on until nobody can run any more.
 pub fn run_test(body: impl FnOnce() + Send + 'static) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _guard = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let (done, outcome) = channel();
     *NEXT.lock().expect("never poisoned") = Some((Box::new(body), done));
-    cpu().lock().expect("never poisoned").send(()).expect("the CPU runs");
+    cpu()
+        .lock()
+        .expect("never poisoned")
+        .send(())
+        .expect("the CPU runs");
     if let Err(panic) = outcome.recv().expect("the test ends") {
         resume_unwind(panic);
     }

@@ -1,6 +1,5 @@
 //! A software MMU: page tables as maps, and a TLB that forgets nothing by itself.
 
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
@@ -21,10 +20,17 @@ struct Mmu {
     tlb: HashMap<usize, Pte>,
 }
 
-static MMU: LazyLock<Mutex<Mmu>> = LazyLock::new(|| Mutex::new(Mmu { active: None, tlb: HashMap::new() }));
+static MMU: LazyLock<Mutex<Mmu>> = LazyLock::new(|| {
+    Mutex::new(Mmu {
+        active: None,
+        tlb: HashMap::new(),
+    })
+});
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// A stale translation.
@@ -51,29 +57,60 @@ fn owned(pte: Pte) -> Option<Frame> {
 
 impl PageTable {
     pub fn new() -> Result<PageTable, OutOfMemory> {
-        Ok(PageTable { entries: Entries::default() })
+        Ok(PageTable {
+            entries: Entries::default(),
+        })
     }
 
     pub fn get(&self, address: VirtAddr) -> Option<Pte> {
         lock(&self.entries).get(&key(address)).copied()
     }
 
-    pub fn map(&mut self, address: VirtAddr, frame: Frame, flags: PteFlags) -> Result<(), (OutOfMemory, Frame)> {
-        let pte = Pte { frame: frame.into_raw(), flags: flags - PteFlags::SPECIAL };
+    pub fn map(
+        &mut self,
+        address: VirtAddr,
+        frame: Frame,
+        flags: PteFlags,
+    ) -> Result<(), (OutOfMemory, Frame)> {
+        let pte = Pte {
+            frame: frame.into_raw(),
+            flags: flags - PteFlags::SPECIAL,
+        };
         let before = lock(&self.entries).insert(key(address), pte);
         assert!(before.is_none(), "{address:?} was mapped already");
         Ok(())
     }
 
-    pub fn map_special(&mut self, address: VirtAddr, frame: FrameNumber, flags: PteFlags) -> Result<(), OutOfMemory> {
-        let before = lock(&self.entries).insert(key(address), Pte { frame, flags: flags | PteFlags::SPECIAL });
+    pub fn map_special(
+        &mut self,
+        address: VirtAddr,
+        frame: FrameNumber,
+        flags: PteFlags,
+    ) -> Result<(), OutOfMemory> {
+        let before = lock(&self.entries).insert(
+            key(address),
+            Pte {
+                frame,
+                flags: flags | PteFlags::SPECIAL,
+            },
+        );
         assert!(before.is_none(), "{address:?} was mapped already");
         Ok(())
     }
 
-    pub fn replace(&mut self, address: VirtAddr, frame: Frame, flags: PteFlags) -> (Option<Frame>, TlbFlush) {
-        let pte = Pte { frame: frame.into_raw(), flags: flags - PteFlags::SPECIAL };
-        let before = lock(&self.entries).insert(key(address), pte).expect("a present entry");
+    pub fn replace(
+        &mut self,
+        address: VirtAddr,
+        frame: Frame,
+        flags: PteFlags,
+    ) -> (Option<Frame>, TlbFlush) {
+        let pte = Pte {
+            frame: frame.into_raw(),
+            flags: flags - PteFlags::SPECIAL,
+        };
+        let before = lock(&self.entries)
+            .insert(key(address), pte)
+            .expect("a present entry");
         (owned(before), TlbFlush(key(address)))
     }
 
@@ -92,8 +129,14 @@ impl PageTable {
     ) {
         let removed: Vec<(usize, Pte)> = {
             let mut entries = lock(&self.entries);
-            let pages: Vec<usize> = entries.range(start.get()..end.get()).map(|(&page, _)| page).collect();
-            pages.into_iter().filter_map(|page| entries.remove(&page).map(|pte| (page, pte))).collect()
+            let pages: Vec<usize> = entries
+                .range(start.get()..end.get())
+                .map(|(&page, _)| page)
+                .collect();
+            pages
+                .into_iter()
+                .filter_map(|page| entries.remove(&page).map(|pte| (page, pte)))
+                .collect()
         };
         for (page, pte) in removed {
             TlbFlush(page).flush();
@@ -103,7 +146,12 @@ impl PageTable {
         }
     }
 
-    pub fn protect_range(&mut self, start: VirtAddr, end: VirtAddr, f: impl FnMut(VirtAddr, Pte) -> PteFlags) {
+    pub fn protect_range(
+        &mut self,
+        start: VirtAddr,
+        end: VirtAddr,
+        f: impl FnMut(VirtAddr, Pte) -> PteFlags,
+    ) {
         let mut f = f;
         for (&page, pte) in lock(&self.entries).range_mut(start.get()..end.get()) {
             if let Some(address) = VirtAddr::new(page) {
@@ -138,7 +186,11 @@ impl PageTable {
 
     pub fn activate(&self) {
         let mut mmu = lock(&MMU);
-        if mmu.active.as_ref().is_none_or(|active| !Arc::ptr_eq(active, &self.entries)) {
+        if mmu
+            .active
+            .as_ref()
+            .is_none_or(|active| !Arc::ptr_eq(active, &self.entries))
+        {
             mmu.tlb.clear();
             mmu.active = Some(self.entries.clone());
         }
@@ -153,7 +205,10 @@ impl PageTable {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        assert!(lock(&self.entries).is_empty(), "a page table was dropped with pages in it");
+        assert!(
+            lock(&self.entries).is_empty(),
+            "a page table was dropped with pages in it"
+        );
     }
 }
 

@@ -16,11 +16,21 @@ const CALL_LEN: usize = 2;
 
 impl PtRegs {
     pub fn new_user(entry: usize, sp: usize) -> PtRegs {
-        PtRegs { user: true, ip: entry, sp, syscall: None, args: [0; 6], ret: 0 }
+        PtRegs {
+            user: true,
+            ip: entry,
+            sp,
+            syscall: None,
+            args: [0; 6],
+            ret: 0,
+        }
     }
 
     pub fn kernel() -> PtRegs {
-        PtRegs { user: false, ..PtRegs::new_user(0, 0) }
+        PtRegs {
+            user: false,
+            ..PtRegs::new_user(0, 0)
+        }
     }
 
     pub fn user_mode(&self) -> bool {

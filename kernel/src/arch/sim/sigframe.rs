@@ -51,7 +51,19 @@ pub fn setup_frame(regs: &mut PtRegs, request: &FrameRequest) -> Result<(), BadF
 pub fn restore_frame(regs: &mut PtRegs) -> Result<RestoredFrame, BadFrame> {
     let mut bytes = [0; size_of::<Frame>()];
     uaccess::read_bytes(regs.sp, &mut bytes).map_err(|_| BadFrame)?;
-    let [ip, sp, ret, mask, base, size, flags] = UserPtr::<Frame>::new(regs.sp).read().map_err(|_| BadFrame)?;
-    *regs = PtRegs { ret, ..PtRegs::new_user(ip, sp) };
-    Ok(RestoredFrame { mask: SigSet(mask as u64), altstack: AltStack { base, size, flags: flags as u32 } })
+    let [ip, sp, ret, mask, base, size, flags] = UserPtr::<Frame>::new(regs.sp)
+        .read()
+        .map_err(|_| BadFrame)?;
+    *regs = PtRegs {
+        ret,
+        ..PtRegs::new_user(ip, sp)
+    };
+    Ok(RestoredFrame {
+        mask: SigSet(mask as u64),
+        altstack: AltStack {
+            base,
+            size,
+            flags: flags as u32,
+        },
+    })
 }

@@ -1,6 +1,5 @@
 //! Simulated context switches: threads are host threads that hand a baton on.
 
-
 use core::cell::Cell;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -25,7 +24,10 @@ impl Baton {
     fn take(&self) {
         let mut here = self.here.lock().expect("no panic while the baton is held");
         while !*here {
-            here = self.arrived.wait(here).expect("no panic while the baton is held");
+            here = self
+                .arrived
+                .wait(here)
+                .expect("no panic while the baton is held");
         }
         *here = false;
     }

@@ -32,9 +32,17 @@ fn resolve(regs: &mut PtRegs, address: usize, access: Access) -> Result<*mut u8,
             // SAFETY: the offset lies in the frame.
             return Ok(unsafe { frame_ptr(pte.frame).add(address % PAGE_SIZE) });
         }
-        let verdict = handle_page_fault(regs, FaultInfo { address, access, present: pte.is_some() });
-        let interrupted =
-            regs.user_mode() && verdict == FaultVerdict::Resume && crate::signal::signal_pending(&crate::sched::current());
+        let verdict = handle_page_fault(
+            regs,
+            FaultInfo {
+                address,
+                access,
+                present: pte.is_some(),
+            },
+        );
+        let interrupted = regs.user_mode()
+            && verdict == FaultVerdict::Resume
+            && crate::signal::signal_pending(&crate::sched::current());
         if verdict != FaultVerdict::Resume || interrupted {
             return Err(verdict);
         }
@@ -66,7 +74,9 @@ pub fn user_write(address: usize, value: u8) -> Result<(), UserFault> {
 fn each_byte(start: usize, len: usize, access: Access, mut f: impl FnMut(usize, *mut u8)) -> usize {
     let mut regs = PtRegs::kernel();
     for done in 0..len {
-        let address = start.checked_add(done).filter(|&address| address < USER_END);
+        let address = start
+            .checked_add(done)
+            .filter(|&address| address < USER_END);
         match address.map(|address| resolve(&mut regs, address, access)) {
             Some(Ok(byte)) => f(done, byte),
             _ => return len - done,
@@ -79,14 +89,18 @@ fn each_byte(start: usize, len: usize, access: Access, mut f: impl FnMut(usize, 
 /// `dst` has room for `len` bytes.
 pub unsafe fn copy_from_user(dst: *mut u8, src: usize, len: usize) -> usize {
     // SAFETY: the caller's `dst` has room for index `at` below `len`.
-    each_byte(src, len, Access::Read, |at, byte| unsafe { *dst.add(at) = *byte })
+    each_byte(src, len, Access::Read, |at, byte| unsafe {
+        *dst.add(at) = *byte
+    })
 }
 
 /// # Safety
 /// `src` is readable for `len` bytes.
 pub unsafe fn copy_to_user(dst: usize, src: *const u8, len: usize) -> usize {
     // SAFETY: the caller's `src` is readable at index `at` below `len`.
-    each_byte(dst, len, Access::Write, |at, byte| unsafe { *byte = *src.add(at) })
+    each_byte(dst, len, Access::Write, |at, byte| unsafe {
+        *byte = *src.add(at)
+    })
 }
 
 /// Writes zeros.

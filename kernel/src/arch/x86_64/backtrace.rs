@@ -9,7 +9,9 @@ const MAX_FRAMES: usize = 40;
 pub(super) fn walk(rbp: usize, mut f: impl FnMut(usize)) {
     let mut frame = rbp;
     for _ in 0..MAX_FRAMES {
-        let Some((next, return_address)) = read_frame(frame) else { return };
+        let Some((next, return_address)) = read_frame(frame) else {
+            return;
+        };
         if return_address == 0 {
             return;
         }

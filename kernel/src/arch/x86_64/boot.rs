@@ -39,9 +39,17 @@ pub fn early(info: &BootInfo) {
 
 /// Hands memory to the frame allocator, and takes over the page tables.
 pub fn memory(info: &'static mut BootInfo) -> Result<(), OutOfMemory> {
-    let offset = info.physical_memory_offset.into_option().expect("the bootloader made a direct map");
+    let offset = info
+        .physical_memory_offset
+        .into_option()
+        .expect("the bootloader made a direct map");
     kernel_pages::set_direct_map(offset as usize);
-    let end = info.memory_regions.iter().filter(|region| is_usable(region)).map(|region| region.end).max();
+    let end = info
+        .memory_regions
+        .iter()
+        .filter(|region| is_usable(region))
+        .map(|region| region.end)
+        .max();
     let frames = (end.unwrap_or(0) / PAGE_SIZE as u64) as usize;
     let meta_bytes = (frames * size_of::<FrameMeta>()) as u64;
     let home = info
@@ -61,10 +69,18 @@ pub fn memory(info: &'static mut BootInfo) -> Result<(), OutOfMemory> {
         meta_at.write_bytes(0, meta_bytes as usize);
         core::slice::from_raw_parts_mut(meta_at.cast::<FrameMeta>(), frames)
     };
-    let regions = info.memory_regions.iter().filter(|region| is_usable(region)).map(|region| {
-        let frames = frames_of(region);
-        if frames.start == home.start { frames.start + meta_frames..frames.end } else { frames }
-    });
+    let regions = info
+        .memory_regions
+        .iter()
+        .filter(|region| is_usable(region))
+        .map(|region| {
+            let frames = frames_of(region);
+            if frames.start == home.start {
+                frames.start + meta_frames..frames.end
+            } else {
+                frames
+            }
+        });
     // SAFETY: usable memory but for what the metadata takes, and the direct map covers it.
     unsafe { frame::init(regions, meta) };
     kernel_pages::harden()

@@ -36,7 +36,8 @@ const R11: usize = offset_of!(PtRegs, r11);
 const GS_BASE: u32 = 0xc000_0101;
 
 /// Flags that SYSCALL clears: interrupts stay off until the kernel stack is in use.
-const SYSCALL_MASK: u64 = (flags::IF | flags::DF | flags::TF | flags::AC | flags::NT | flags::RF) as u64;
+const SYSCALL_MASK: u64 =
+    (flags::IF | flags::DF | flags::TF | flags::AC | flags::NT | flags::RF) as u64;
 
 // One stub per vector: makes the stack look alike whether or not the hardware pushed an error code, and puts the vector where the
 // common code swaps it with RDI.

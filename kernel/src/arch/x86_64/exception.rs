@@ -74,7 +74,11 @@ fn kernel_trap(regs: &mut PtRegs, vector: usize, error_code: usize) {
 pub(super) fn send_trap(vector: usize, error_code: usize, info: SigInfo) {
     let thread = current();
     let cr2 = thread.arch.trap().cr2;
-    thread.arch.set_trap(TrapInfo { vector, error_code, cr2 });
+    thread.arch.set_trap(TrapInfo {
+        vector,
+        error_code,
+        cr2,
+    });
     signal::force(info);
 }
 
@@ -117,12 +121,20 @@ fn clear_debug_status() -> Dr6Flags {
 
 fn debug_trap(regs: &mut PtRegs) -> SigInfo {
     let status = clear_debug_status();
-    let code = if status.contains(Dr6Flags::STEP) { code::TRAP_TRACE } else { code::TRAP_HWBKPT };
+    let code = if status.contains(Dr6Flags::STEP) {
+        code::TRAP_TRACE
+    } else {
+        code::TRAP_HWBKPT
+    };
     SigInfo::fault(Signal::SIGTRAP, code, regs.rip)
 }
 
 /// The registers cannot be returned to, as RIP is not canonical: on hardware that would be a general protection fault.
 pub(super) extern "C" fn bad_return(_regs: &mut PtRegs) {
     irq::enable();
-    send_trap(vector::GENERAL_PROTECTION, 0, SigInfo::kernel(Signal::SIGSEGV));
+    send_trap(
+        vector::GENERAL_PROTECTION,
+        0,
+        SigInfo::kernel(Signal::SIGSEGV),
+    );
 }

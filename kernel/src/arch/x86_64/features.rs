@@ -14,14 +14,27 @@ fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
 
 /// Turns on write protection, no-execute, and, where the CPU has them, SMEP, SMAP and UMIP. Once.
 pub(super) fn init() {
-    let extended = if cpuid(0, 0).eax >= 7 { cpuid(7, 0) } else { cpuid(0, 0) };
+    let extended = if cpuid(0, 0).eax >= 7 {
+        cpuid(7, 0)
+    } else {
+        cpuid(0, 0)
+    };
     let has_leaf_7 = cpuid(0, 0).eax >= 7;
     let mut cr4 = Cr4::read() | Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
     cr4.remove(Cr4Flags::FSGSBASE);
     if has_leaf_7 {
-        cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, extended.ebx & (1 << 7) != 0);
-        cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, extended.ebx & (1 << 20) != 0);
-        cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, extended.ecx & (1 << 2) != 0);
+        cr4.set(
+            Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION,
+            extended.ebx & (1 << 7) != 0,
+        );
+        cr4.set(
+            Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION,
+            extended.ebx & (1 << 20) != 0,
+        );
+        cr4.set(
+            Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION,
+            extended.ecx & (1 << 2) != 0,
+        );
         SMAP.store(extended.ebx & (1 << 20) != 0, Ordering::Relaxed);
     }
     if has_xsave() {
@@ -31,10 +44,15 @@ pub(super) fn init() {
     // holds nothing that the kernel executes.
     unsafe {
         Cr4::write(cr4);
-        let cr0 = (Cr0::read() | Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR)
+        let cr0 = (Cr0::read()
+            | Cr0Flags::WRITE_PROTECT
+            | Cr0Flags::NUMERIC_ERROR
+            | Cr0Flags::MONITOR_COPROCESSOR)
             - (Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED);
         Cr0::write(cr0);
-        Efer::update(|efer| *efer |= EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS);
+        Efer::update(|efer| {
+            *efer |= EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS
+        });
     }
 }
 

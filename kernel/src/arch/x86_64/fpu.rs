@@ -43,7 +43,11 @@ pub(super) fn init() -> Result<(), OutOfMemory> {
     if features::has_xsave() {
         let supported = u64::from(__cpuid_count(0xd, 0).eax) & WANTED;
         // AVX-512's components come together or not at all.
-        let components = if supported & AVX512 == AVX512 { supported } else { supported & !AVX512 };
+        let components = if supported & AVX512 == AVX512 {
+            supported
+        } else {
+            supported & !AVX512
+        };
         // SAFETY: CR4.OSXSAVE is set, the components are supported, and x87 is among them.
         unsafe {
             asm!("xsetbv", in("ecx") 0, in("eax") components as u32, in("edx") (components >> 32) as u32,
@@ -93,7 +97,9 @@ impl Area {
     /// The initial state.
     pub fn new() -> Result<Area, OutOfMemory> {
         let memory = Global.allocate_zeroed(Self::layout())?;
-        let mut area = Area { start: memory.cast() };
+        let mut area = Area {
+            start: memory.cast(),
+        };
         area.reset();
         Ok(area)
     }
@@ -133,7 +139,9 @@ impl Area {
         unsafe {
             match components() {
                 0 => asm!("fxsave64 [{}]", in(reg) area, options(nostack)),
-                _ => asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack)),
+                _ => {
+                    asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack))
+                }
             }
         }
     }
@@ -145,7 +153,9 @@ impl Area {
         unsafe {
             match components() {
                 0 => asm!("fxrstor64 [{}]", in(reg) area, options(nostack)),
-                _ => asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack)),
+                _ => {
+                    asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack))
+                }
             }
         }
     }
@@ -233,7 +243,10 @@ pub(super) fn mxcsr_exceptions() -> u32 {
 /// Unmasked x87 exceptions that are flagged, in the status word's low bits.
 pub(super) fn x87_exceptions() -> u32 {
     let (control, status) = with_current(|area| {
-        (u16::from_ne_bytes(area.read(0)), u16::from_ne_bytes(area.read(FSW_OFFSET)))
+        (
+            u16::from_ne_bytes(area.read(0)),
+            u16::from_ne_bytes(area.read(FSW_OFFSET)),
+        )
     });
     u32::from(status & !control & 0x3f)
 }

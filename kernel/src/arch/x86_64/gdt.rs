@@ -37,7 +37,13 @@ struct IstStacks(UnsafeCell<[Stack; IST_STACKS]>);
 // SAFETY: only the hardware uses the stacks.
 unsafe impl Sync for IstStacks {}
 
-static STACKS: IstStacks = IstStacks(UnsafeCell::new([const { Stack { _memory: [0; IST_STACK_SIZE] } }; IST_STACKS]));
+static STACKS: IstStacks = IstStacks(UnsafeCell::new(
+    [const {
+        Stack {
+            _memory: [0; IST_STACK_SIZE],
+        }
+    }; IST_STACKS],
+));
 
 struct Tss(UnsafeCell<TaskStateSegment>);
 
@@ -90,4 +96,3 @@ pub(super) fn set_kernel_stack(top: usize) {
     // SAFETY: the hardware reads the field only when it enters the kernel from user mode, which cannot happen now.
     unsafe { (*TSS.0.get()).privilege_stack_table[0] = VirtAddr::new_truncate(top as u64) };
 }
-

@@ -51,7 +51,10 @@ impl Gate {
             | (dpl as u64) << 45
             | PRESENT
             | (handler >> 16 & 0xffff) << 48;
-        Gate { low, high: handler >> 32 }
+        Gate {
+            low,
+            high: handler >> 32,
+        }
     }
 }
 
@@ -85,7 +88,11 @@ pub(super) fn init() {
             vector::BREAKPOINT | vector::OVERFLOW => PrivilegeLevel::Ring3,
             _ => PrivilegeLevel::Ring0,
         };
-        *gate = Gate::new((stubs_start() + vector * STUB_SIZE) as u64, ist_of(vector), dpl);
+        *gate = Gate::new(
+            (stubs_start() + vector * STUB_SIZE) as u64,
+            ist_of(vector),
+            dpl,
+        );
     }
     let pointer = DescriptorTablePointer {
         limit: (size_of::<[Gate; VECTORS]>() - 1) as u16,

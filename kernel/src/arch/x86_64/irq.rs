@@ -44,7 +44,8 @@ pub fn wait() -> bool {
     true
 }
 
-static HANDLERS: [AtomicUsize; pic::LINES as usize] = [const { AtomicUsize::new(0) }; pic::LINES as usize];
+static HANDLERS: [AtomicUsize; pic::LINES as usize] =
+    [const { AtomicUsize::new(0) }; pic::LINES as usize];
 
 /// Sets a line's handler, which runs with interrupts off, and unmasks the line. A line has one handler.
 pub fn register(line: u8, handler: fn()) {

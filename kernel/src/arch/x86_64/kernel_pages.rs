@@ -93,7 +93,9 @@ pub(super) fn harden() -> Result<(), OutOfMemory> {
             if slot < KERNEL_HALF {
                 *top = 0;
             } else if *top & bits::PRESENT == 0 {
-                *top = Frame::alloc_zeroed(Purpose::Kernel)?.into_raw().phys() | bits::PRESENT | bits::WRITE;
+                *top = Frame::alloc_zeroed(Purpose::Kernel)?.into_raw().phys()
+                    | bits::PRESENT
+                    | bits::WRITE;
             } else {
                 forbid_writable_code(frame_in(*top), 2);
             }
@@ -143,7 +145,9 @@ fn make_tables(address: usize) -> Result<(), OutOfMemory> {
         // SAFETY: an entry of a kernel table, under the lock.
         unsafe {
             if *at & bits::PRESENT == 0 {
-                *at = Frame::alloc_zeroed(Purpose::Kernel)?.into_raw().phys() | bits::PRESENT | bits::WRITE;
+                *at = Frame::alloc_zeroed(Purpose::Kernel)?.into_raw().phys()
+                    | bits::PRESENT
+                    | bits::WRITE;
             }
             table = frame_in(*at);
         }

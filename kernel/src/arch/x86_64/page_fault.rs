@@ -31,7 +31,11 @@ pub(super) fn handle(regs: &mut PtRegs, address: usize, error_code: usize) {
     if is_kernel_bug(regs, error_code) {
         panic::fatal_exception(regs, vector::PAGE_FAULT, error_code, address);
     }
-    let info = FaultInfo { address, access: access(error_code), present: error_code & error::PRESENT != 0 };
+    let info = FaultInfo {
+        address,
+        access: access(error_code),
+        present: error_code & error::PRESENT != 0,
+    };
     match handle_page_fault(regs, info) {
         FaultVerdict::Resume => {}
         FaultVerdict::Signal { signal, code } => {
@@ -68,7 +72,11 @@ fn is_kernel_bug(regs: &PtRegs, error_code: usize) -> bool {
 fn kernel_address(regs: &mut PtRegs, address: usize, error_code: usize) {
     if regs.user_mode() {
         let shown = error_code | error::PRESENT | error::USER;
-        return signal_user(address, shown, SigInfo::fault(Signal::SIGSEGV, code::SEGV_MAPERR, address));
+        return signal_user(
+            address,
+            shown,
+            SigInfo::fault(Signal::SIGSEGV, code::SEGV_MAPERR, address),
+        );
     }
     if !uaccess::fixup(regs) {
         panic::fatal_exception(regs, vector::PAGE_FAULT, error_code, address);
@@ -77,6 +85,9 @@ fn kernel_address(regs: &mut PtRegs, address: usize, error_code: usize) {
 
 fn signal_user(address: usize, error_code: usize, info: SigInfo) {
     let thread = current();
-    thread.arch.set_trap(TrapInfo { cr2: address, ..thread.arch.trap() });
+    thread.arch.set_trap(TrapInfo {
+        cr2: address,
+        ..thread.arch.trap()
+    });
     send_trap(vector::PAGE_FAULT, error_code, info);
 }

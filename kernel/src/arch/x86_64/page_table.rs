@@ -97,7 +97,12 @@ fn to_hardware(flags: PteFlags) -> u64 {
     if !flags.contains(PteFlags::EXEC) {
         value |= bits::NO_EXECUTE;
     }
-    value | if flags.contains(PteFlags::NONE) { bits::NONE } else { bits::PRESENT }
+    value
+        | if flags.contains(PteFlags::NONE) {
+            bits::NONE
+        } else {
+            bits::PRESENT
+        }
 }
 
 fn from_hardware(value: u64) -> Pte {
@@ -110,7 +115,10 @@ fn from_hardware(value: u64) -> Pte {
     flags.set(PteFlags::SPECIAL, value & bits::SPECIAL != 0);
     flags.set(PteFlags::NONE, value & bits::NONE != 0);
     flags.set(PteFlags::UFFD_WP, value & bits::UFFD_WP != 0);
-    Pte { frame: frame_in(value), flags }
+    Pte {
+        frame: frame_in(value),
+        flags,
+    }
 }
 
 /// Takes the reference that a cleared entry owned.
@@ -177,7 +185,12 @@ impl PageTable {
     }
 
     #[inline]
-    pub fn map(&mut self, address: VirtAddr, frame: Frame, flags: PteFlags) -> Result<(), (OutOfMemory, Frame)> {
+    pub fn map(
+        &mut self,
+        address: VirtAddr,
+        frame: Frame,
+        flags: PteFlags,
+    ) -> Result<(), (OutOfMemory, Frame)> {
         match self.make(address.get()) {
             Ok(at) => {
                 // SAFETY: an entry of this address space, which is borrowed mutably.
@@ -192,7 +205,12 @@ impl PageTable {
     }
 
     #[inline]
-    pub fn map_special(&mut self, address: VirtAddr, frame: FrameNumber, flags: PteFlags) -> Result<(), OutOfMemory> {
+    pub fn map_special(
+        &mut self,
+        address: VirtAddr,
+        frame: FrameNumber,
+        flags: PteFlags,
+    ) -> Result<(), OutOfMemory> {
         let at = self.make(address.get())?;
         // SAFETY: an entry of this address space, which is borrowed mutably.
         unsafe {
@@ -202,10 +220,20 @@ impl PageTable {
         Ok(())
     }
 
-    pub fn replace(&mut self, address: VirtAddr, frame: Frame, flags: PteFlags) -> (Option<Frame>, TlbFlush) {
+    pub fn replace(
+        &mut self,
+        address: VirtAddr,
+        frame: Frame,
+        flags: PteFlags,
+    ) -> (Option<Frame>, TlbFlush) {
         let at = self.find(address.get()).expect("a present entry");
         // SAFETY: an entry of this address space, which is borrowed mutably.
-        let before = unsafe { ptr::replace(at, frame.into_raw().phys() | to_hardware(flags - PteFlags::SPECIAL)) };
+        let before = unsafe {
+            ptr::replace(
+                at,
+                frame.into_raw().phys() | to_hardware(flags - PteFlags::SPECIAL),
+            )
+        };
         (owned(before), TlbFlush(address.get()))
     }
 
@@ -234,7 +262,12 @@ impl PageTable {
         batch.flush(f);
     }
 
-    pub fn protect_range(&mut self, start: VirtAddr, end: VirtAddr, mut f: impl FnMut(VirtAddr, Pte) -> PteFlags) {
+    pub fn protect_range(
+        &mut self,
+        start: VirtAddr,
+        end: VirtAddr,
+        mut f: impl FnMut(VirtAddr, Pte) -> PteFlags,
+    ) {
         let mut stale = Stale::default();
         self.walk(start.get(), end.get(), &mut |page, at| {
             if let Some(address) = VirtAddr::new(page) {
@@ -305,7 +338,11 @@ impl PageTable {
 impl Drop for PageTable {
     fn drop(&mut self) {
         // SAFETY: this CPU's own field, only written here and in `load_root`, with no interrupt in between that could.
-        debug_assert_ne!(unsafe { *percpu::this().root.get() }, self.root.phys(), "an address space in use was dropped");
+        debug_assert_ne!(
+            unsafe { *percpu::this().root.get() },
+            self.root.phys(),
+            "an address space in use was dropped"
+        );
         for slot in 0..KERNEL_HALF {
             // SAFETY: an entry of this address space, which goes.
             free_tables(unsafe { *entry(self.root, slot) }, LEVELS - 1);
@@ -318,7 +355,10 @@ impl Drop for PageTable {
 /// Frees the table that an entry of `level` points to, and those below. Pages were unmapped before.
 fn free_tables(value: u64, level: u32) {
     if value & bits::PRESENT == 0 || level == 0 {
-        debug_assert!(level > 0 || value == 0, "an address space was dropped with pages in it");
+        debug_assert!(
+            level > 0 || value == 0,
+            "an address space was dropped with pages in it"
+        );
         return;
     }
     let table = frame_in(value);
@@ -336,7 +376,13 @@ fn with_flags(value: u64, flags: PteFlags) -> u64 {
     value & (bits::ADDRESS | bits::SPECIAL) | to_hardware(flags - PteFlags::SPECIAL)
 }
 
-fn walk_table(table: FrameNumber, level: u32, start: usize, end: usize, f: &mut dyn FnMut(usize, *mut u64)) {
+fn walk_table(
+    table: FrameNumber,
+    level: u32,
+    start: usize,
+    end: usize,
+    f: &mut dyn FnMut(usize, *mut u64),
+) {
     let span = PAGE_SIZE << (9 * level);
     let mut at = start;
     while at < end {
@@ -361,7 +407,12 @@ fn load_root(root: u64) {
     if *current != root {
         *current = root;
         // SAFETY: the table holds the kernel's half, so the kernel goes on where it is.
-        unsafe { Cr3::write(PhysFrame::containing_address(x86_64::PhysAddr::new(root)), Cr3Flags::empty()) };
+        unsafe {
+            Cr3::write(
+                PhysFrame::containing_address(x86_64::PhysAddr::new(root)),
+                Cr3Flags::empty(),
+            )
+        };
     }
     crate::arch::irq::restore(flags);
 }
@@ -376,7 +427,10 @@ impl Batch {
     const SIZE: usize = 64;
 
     fn new() -> Batch {
-        Batch { entries: [(0, 0); Batch::SIZE], count: 0 }
+        Batch {
+            entries: [(0, 0); Batch::SIZE],
+            count: 0,
+        }
     }
 
     fn add(&mut self, page: usize, value: u64) {

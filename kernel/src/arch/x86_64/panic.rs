@@ -56,7 +56,11 @@ fn report(message: fmt::Arguments<'_>, regs: Option<&PtRegs>, rbp: usize) -> ! {
         let thread = percpu::current();
         // SAFETY: the current thread, if there is one, is alive.
         if let Some(thread) = unsafe { thread.as_ref() } {
-            let _ = writeln!(log, "thread {} of process {}", thread.tid, thread.process.pid);
+            let _ = writeln!(
+                log,
+                "thread {} of process {}",
+                thread.tid, thread.process.pid
+            );
         }
     }
     let _ = writeln!(log, "image base {:#x}", IMAGE_BASE.load(Ordering::Relaxed));
@@ -79,8 +83,27 @@ fn write_registers(out: &mut impl Write, r: &PtRegs) {
          rsi {:#018x} rdi {:#018x} rbp {:#018x} r8  {:#018x}\n\
          r9  {:#018x} r10 {:#018x} r11 {:#018x} r12 {:#018x}\n\
          r13 {:#018x} r14 {:#018x} r15 {:#018x} orig_rax {:#x}",
-        r.rip, r.cs, r.rflags, r.rsp, r.ss, r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.r8, r.r9, r.r10,
-        r.r11, r.r12, r.r13, r.r14, r.r15, r.orig_rax
+        r.rip,
+        r.cs,
+        r.rflags,
+        r.rsp,
+        r.ss,
+        r.rax,
+        r.rbx,
+        r.rcx,
+        r.rdx,
+        r.rsi,
+        r.rdi,
+        r.rbp,
+        r.r8,
+        r.r9,
+        r.r10,
+        r.r11,
+        r.r12,
+        r.r13,
+        r.r14,
+        r.r15,
+        r.orig_rax
     );
 }
 
@@ -92,13 +115,19 @@ pub(super) fn fatal_exception(regs: &PtRegs, vector: usize, error_code: usize, c
         vector::PAGE_FAULT => {
             let access = access_name(error_code);
             report(
-                format_args!("page fault: {access} {cr2:#x} at {:#x}, error code {error_code:#x}{hint}", regs.rip),
+                format_args!(
+                    "page fault: {access} {cr2:#x} at {:#x}, error code {error_code:#x}{hint}",
+                    regs.rip
+                ),
                 Some(regs),
                 regs.rbp,
             )
         }
         _ => report(
-            format_args!("{name} at {:#x}, error code {error_code:#x}, cr2 {cr2:#x}{hint}", regs.rip),
+            format_args!(
+                "{name} at {:#x}, error code {error_code:#x}, cr2 {cr2:#x}{hint}",
+                regs.rip
+            ),
             Some(regs),
             regs.rbp,
         ),
@@ -137,8 +166,12 @@ fn hint(regs: &PtRegs, vector: usize, error_code: usize, cr2: usize) -> &'static
         vector::PAGE_FAULT if stack::is_guard_page(cr2) => ": kernel stack overflow",
         vector::PAGE_FAULT if error_code & error::RESERVED != 0 => ": a page table is corrupt",
         vector::PAGE_FAULT if cr2 < 4096 => ": looks like a null pointer",
-        vector::PAGE_FAULT if cr2 < super::USER_END && error_code & error::FETCH != 0 => ": execution of user memory (SMEP)",
-        vector::PAGE_FAULT if cr2 < super::USER_END && !regs.user_mode() => ": user memory outside a user copy (SMAP)",
+        vector::PAGE_FAULT if cr2 < super::USER_END && error_code & error::FETCH != 0 => {
+            ": execution of user memory (SMEP)"
+        }
+        vector::PAGE_FAULT if cr2 < super::USER_END && !regs.user_mode() => {
+            ": user memory outside a user copy (SMAP)"
+        }
         _ => "",
     }
 }
@@ -146,7 +179,9 @@ fn hint(regs: &PtRegs, vector: usize, error_code: usize, cr2: usize) -> &'static
 fn frame_pointer() -> usize {
     let rbp: usize;
     // SAFETY: reads a register.
-    unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags))
+    };
     rbp
 }
 

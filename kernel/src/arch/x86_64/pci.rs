@@ -10,11 +10,16 @@ const DATA: u16 = 0xcfc;
 const ENABLE: u32 = 1 << 31;
 
 /// The two ports, which are used as a pair. Lock rank: DEVICE.
-static PORTS: IrqLock<(Port<u32>, Port<u32>)> = IrqLock::new(rank::DEVICE, (Port::new(ADDRESS), Port::new(DATA)));
+static PORTS: IrqLock<(Port<u32>, Port<u32>)> =
+    IrqLock::new(rank::DEVICE, (Port::new(ADDRESS), Port::new(DATA)));
 
 fn address(bus: u8, device: u8, function: u8, offset: u8) -> u32 {
     debug_assert!(device < 32 && function < 8 && offset % 4 == 0);
-    ENABLE | (bus as u32) << 16 | (device as u32) << 11 | (function as u32) << 8 | (offset & !3) as u32
+    ENABLE
+        | (bus as u32) << 16
+        | (device as u32) << 11
+        | (function as u32) << 8
+        | (offset & !3) as u32
 }
 
 /// Reads a register; all ones if there is no such function.

@@ -9,7 +9,8 @@ pub(super) const LINES: u8 = 16;
 const CASCADE: u8 = 2;
 
 // SAFETY: the vectors are not those of exceptions.
-static PICS: Mutex<ChainedPics> = Mutex::new(unsafe { ChainedPics::new(FIRST_VECTOR, FIRST_VECTOR + 8) });
+static PICS: Mutex<ChainedPics> =
+    Mutex::new(unsafe { ChainedPics::new(FIRST_VECTOR, FIRST_VECTOR + 8) });
 
 /// Programs the controllers with all lines masked. Interrupts off.
 pub(super) fn init() {

@@ -66,7 +66,11 @@ impl PtRegs {
 
     /// A context in kernel mode, for faults that are made by hand.
     pub fn kernel() -> PtRegs {
-        PtRegs { cs: KERNEL_CS as usize, ss: KERNEL_DS as usize, ..PtRegs::new_user(0, 0) }
+        PtRegs {
+            cs: KERNEL_CS as usize,
+            ss: KERNEL_DS as usize,
+            ..PtRegs::new_user(0, 0)
+        }
     }
 
     #[inline]

@@ -30,7 +30,10 @@ pub(super) const STDIN_IRQ: u8 = 5;
 /// Programs all four. A missing one swallows what is written to it.
 pub(super) fn init() {
     for line in [&LOG, &CONTROL, &STDOUT, &STDERR] {
-        let _ = line.lock().init(Config { interrupts: IER::empty(), ..Config::DEFAULT });
+        let _ = line.lock().init(Config {
+            interrupts: IER::empty(),
+            ..Config::DEFAULT
+        });
     }
 }
 

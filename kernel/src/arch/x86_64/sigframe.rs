@@ -105,7 +105,11 @@ const USER_FLAGS: usize = 0x50dd5;
 
 /// Bytes of the FPU image, its closing magic included.
 fn fp_size() -> usize {
-    if fpu::components() == 0 { FXSAVE_SIZE } else { fpu::size() + MAGIC2_SIZE }
+    if fpu::components() == 0 {
+        FXSAVE_SIZE
+    } else {
+        fpu::size() + MAGIC2_SIZE
+    }
 }
 
 /// What a frame needs at most, for AT_MINSIGSTKSZ: `fp_size`, the frame, and the padding of both alignments.
@@ -177,7 +181,11 @@ fn write_fpu(area: &mut Area, to: usize) -> Result<(), BadFrame> {
 
 fn ucontext(regs: &PtRegs, request: &FrameRequest, fp: usize) -> UContext {
     let trap = current().arch.trap();
-    let xstate = if fpu::components() == 0 { 0 } else { UC_FP_XSTATE };
+    let xstate = if fpu::components() == 0 {
+        0
+    } else {
+        UC_FP_XSTATE
+    };
     UContext {
         flags: xstate | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
         stack_sp: request.altstack.base as u64,
@@ -218,7 +226,8 @@ fn ucontext(regs: &PtRegs, request: &FrameRequest, fp: usize) -> UContext {
 
 /// Reads the frame back that a handler leaves: RSP is above the return address, which its `ret` has taken.
 pub fn restore_frame(regs: &mut PtRegs) -> Result<RestoredFrame, BadFrame> {
-    let context = UserPtr::<UContext>::new(regs.rsp.wrapping_sub(8).wrapping_add(UCONTEXT_OFFSET)).read()?;
+    let context =
+        UserPtr::<UContext>::new(regs.rsp.wrapping_sub(8).wrapping_add(UCONTEXT_OFFSET)).read()?;
     let restored = RestoredFrame {
         mask: SigSet(context.sigmask),
         altstack: AltStack {
@@ -278,7 +287,11 @@ fn restore_fpu(from: usize) -> Result<(), BadFrame> {
         Image::FxOnly => from % 16 == 0,
         Image::Xsave(_) => from % 64 == 0,
     };
-    let outcome = if aligned { fpu::replace_current(|area| read_fpu(area, from, image)) } else { Err(BadFrame) };
+    let outcome = if aligned {
+        fpu::replace_current(|area| read_fpu(area, from, image))
+    } else {
+        Err(BadFrame)
+    };
     if outcome.is_err() {
         fpu::replace_current(Area::reset);
     }
@@ -292,14 +305,26 @@ fn inspect(from: usize) -> Result<Image, BadFrame> {
     }
     let mut software = [0; 48];
     uaccess::read_bytes(from.wrapping_add(SW_OFFSET), &mut software)?;
-    let word = |at: usize| u32::from_ne_bytes([software[at], software[at + 1], software[at + 2], software[at + 3]]);
+    let word = |at: usize| {
+        u32::from_ne_bytes([
+            software[at],
+            software[at + 1],
+            software[at + 2],
+            software[at + 3],
+        ])
+    };
     let (magic, extended, size) = (word(0), word(4) as usize, word(16) as usize);
     let components = u64::from(word(8)) | u64::from(word(12)) << 32;
-    if magic != MAGIC1 || size < FXSAVE_SIZE + HEADER_SIZE || size > fpu::size() || size > extended {
+    if magic != MAGIC1 || size < FXSAVE_SIZE + HEADER_SIZE || size > fpu::size() || size > extended
+    {
         return Ok(Image::FxOnly);
     }
     let closing = UserPtr::<u32>::new(from.wrapping_add(size)).read()?;
-    Ok(if closing == MAGIC2 { Image::Xsave(components) } else { Image::FxOnly })
+    Ok(if closing == MAGIC2 {
+        Image::Xsave(components)
+    } else {
+        Image::FxOnly
+    })
 }
 
 /// Copies an image in and checks what XRSTOR would fault on (SDM volume 1, 13.8.1).
@@ -325,5 +350,9 @@ fn read_fpu(area: &mut Area, from: usize, image: Image) -> Result<(), BadFrame> 
         }
     }
     let mxcsr = u32::from_ne_bytes(area.read(MXCSR_OFFSET));
-    if mxcsr & !fpu::mxcsr_mask() != 0 { Err(BadFrame) } else { Ok(()) }
+    if mxcsr & !fpu::mxcsr_mask() != 0 {
+        Err(BadFrame)
+    } else {
+        Ok(())
+    }
 }

@@ -30,7 +30,10 @@ pub(super) struct KernelStack {
 
 impl KernelStack {
     pub fn new() -> Result<KernelStack, OutOfMemory> {
-        let mut stack = KernelStack { slot: take_slot().ok_or(OutOfMemory)?, mapped: 0 };
+        let mut stack = KernelStack {
+            slot: take_slot().ok_or(OutOfMemory)?,
+            mapped: 0,
+        };
         for page in 0..PAGES {
             let frame = Frame::alloc_zeroed(Purpose::Kernel)?;
             map_kernel_page(stack.page(page), frame)?;
@@ -62,7 +65,9 @@ impl Drop for KernelStack {
 fn take_slot() -> Option<usize> {
     let mut used = USED.lock();
     let hint = HINT.load(Ordering::Relaxed) as usize;
-    let word = (hint..used.len()).chain(0..hint).find(|&word| used[word] != u64::MAX)?;
+    let word = (hint..used.len())
+        .chain(0..hint)
+        .find(|&word| used[word] != u64::MAX)?;
     HINT.store(word as u32, Ordering::Relaxed);
     let bit = used[word].trailing_ones() as usize;
     used[word] |= 1 << bit;

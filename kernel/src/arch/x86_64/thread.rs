@@ -47,7 +47,9 @@ impl ThreadState {
     /// A thread that goes to user mode with `regs`, and otherwise as the current thread, `parent`.
     pub fn fork_from(parent: &ThreadState, regs: &PtRegs) -> Result<ThreadState, OutOfMemory> {
         let child = Self::new_user(regs)?;
-        child.with_fpu(|area| fpu::with_current(|own| area.bytes_mut().copy_from_slice(own.bytes())));
+        child.with_fpu(|area| {
+            fpu::with_current(|own| area.bytes_mut().copy_from_slice(own.bytes()))
+        });
         child.fs_base.set(parent.fs_base.get());
         child.gs_base.set(parent.gs_base.get());
         child.trap.set(parent.trap.get());
@@ -61,7 +63,15 @@ impl ThreadState {
         // SAFETY: both places lie on the new stack, which nobody uses yet, and are aligned.
         unsafe {
             (regs_at as *mut PtRegs).write(*regs);
-            (sp as *mut [usize; 7]).write([0, 0, 0, 0, 0, 0, entry::thread_entry as *const () as usize]);
+            (sp as *mut [usize; 7]).write([
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                entry::thread_entry as *const () as usize,
+            ]);
         }
         Ok(ThreadState {
             stack,

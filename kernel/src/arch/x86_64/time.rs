@@ -110,14 +110,24 @@ fn read_rtc() -> u64 {
         time = again;
     }
     let binary = cmos(0x0b) & 4 != 0;
-    let value = |byte: u8| u64::from(if binary { byte } else { (byte >> 4) * 10 + (byte & 15) });
+    let value = |byte: u8| {
+        u64::from(if binary {
+            byte
+        } else {
+            (byte >> 4) * 10 + (byte & 15)
+        })
+    };
     let [second, minute, hour, day, month, year] = time.map(value);
     days_since_1970(2000 + year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar; years are counted from March, so that leap days come last.
 fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let (year, month) = if month <= 2 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
     days - 719_468
 }

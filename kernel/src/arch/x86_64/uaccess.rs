@@ -69,13 +69,31 @@ unsafe extern "C" {
 /// Sends the interrupted context to its fixup, if it is a user copy; whether it was.
 pub(super) fn fixup(regs: &mut PtRegs) -> bool {
     let table = [
-        (&raw const faultline_copy_words, &raw const faultline_copy_words_end, &raw const faultline_copy_words_fixup),
-        (&raw const faultline_copy_bytes, &raw const faultline_copy_bytes_end, &raw const faultline_copy_bytes_end),
-        (&raw const faultline_clear_words, &raw const faultline_clear_words_end, &raw const faultline_clear_words_fixup),
-        (&raw const faultline_clear_bytes, &raw const faultline_clear_bytes_end, &raw const faultline_clear_bytes_end),
+        (
+            &raw const faultline_copy_words,
+            &raw const faultline_copy_words_end,
+            &raw const faultline_copy_words_fixup,
+        ),
+        (
+            &raw const faultline_copy_bytes,
+            &raw const faultline_copy_bytes_end,
+            &raw const faultline_copy_bytes_end,
+        ),
+        (
+            &raw const faultline_clear_words,
+            &raw const faultline_clear_words_end,
+            &raw const faultline_clear_words_fixup,
+        ),
+        (
+            &raw const faultline_clear_bytes,
+            &raw const faultline_clear_bytes_end,
+            &raw const faultline_clear_bytes_end,
+        ),
     ];
     let ip = regs.rip;
-    let entry = table.iter().find(|(start, end, _)| (*start as usize..*end as usize).contains(&ip));
+    let entry = table
+        .iter()
+        .find(|(start, end, _)| (*start as usize..*end as usize).contains(&ip));
     if let Some((_, _, target)) = entry {
         regs.rip = *target as usize;
     }

@@ -26,7 +26,14 @@ pub struct Input {
 
 impl Input {
     pub const fn new() -> Input {
-        Input { ring: [Item::EndOfFile; SIZE], first: 0, len: 0, escaped: false, line_ends: 0, full: false }
+        Input {
+            ring: [Item::EndOfFile; SIZE],
+            first: 0,
+            len: 0,
+            escaped: false,
+            line_ends: 0,
+            full: false,
+        }
     }
 
     /// Takes one encoded byte. The ring must have room.
@@ -107,7 +114,9 @@ impl Input {
     pub fn copy_front(&self, buf: &mut [u8], line: bool) -> usize {
         let mut copied = 0;
         while copied < buf.len().min(self.len) {
-            let Item::Byte(byte) = self.ring[(self.first + copied) % SIZE] else { break };
+            let Item::Byte(byte) = self.ring[(self.first + copied) % SIZE] else {
+                break;
+            };
             buf[copied] = byte;
             copied += 1;
             if line && byte == b'\n' {
@@ -143,7 +152,16 @@ mod tests {
         let mut input = fed(b"a\x10\x10b\x10\x04c");
         let items: Vec<Item> = core::iter::from_fn(|| input.pop()).collect();
         let byte = Item::Byte;
-        assert_eq!(items, [byte(b'a'), byte(0x10), byte(b'b'), Item::EndOfFile, byte(b'c')]);
+        assert_eq!(
+            items,
+            [
+                byte(b'a'),
+                byte(0x10),
+                byte(b'b'),
+                Item::EndOfFile,
+                byte(b'c')
+            ]
+        );
     }
 
     #[test]

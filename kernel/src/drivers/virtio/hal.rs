@@ -36,14 +36,21 @@ unsafe impl Hal for KernelHal {
     }
 
     unsafe fn mmio_phys_to_virt(paddr: PhysAddr, size: usize) -> NonNull<u8> {
-        assert!(paddr + size as u64 <= 1 << 32, "device registers at {paddr:#x}, outside of the direct map");
-        NonNull::new((direct_map() + paddr as usize) as *mut u8).expect("the direct map is not at 0")
+        assert!(
+            paddr + size as u64 <= 1 << 32,
+            "device registers at {paddr:#x}, outside of the direct map"
+        );
+        NonNull::new((direct_map() + paddr as usize) as *mut u8)
+            .expect("the direct map is not at 0")
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
         let offset = (buffer.cast::<u8>().as_ptr() as usize).wrapping_sub(direct_map());
         let end = offset.saturating_add(buffer.len());
-        assert!(end.div_ceil(PAGE_SIZE) as u64 <= u64::from(u32::MAX), "a buffer outside of the direct map");
+        assert!(
+            end.div_ceil(PAGE_SIZE) as u64 <= u64::from(u32::MAX),
+            "a buffer outside of the direct map"
+        );
         offset as PhysAddr
     }
 

@@ -16,7 +16,13 @@ impl ConfigurationAccess for ConfigSpace {
     }
 
     fn write_word(&mut self, function: DeviceFunction, offset: u8, data: u32) {
-        pci::write(function.bus, function.device, function.function, offset, data);
+        pci::write(
+            function.bus,
+            function.device,
+            function.function,
+            offset,
+            data,
+        );
     }
 
     unsafe fn unsafe_clone(&self) -> Self {
@@ -76,7 +82,8 @@ impl<T: Transport> Transport for PlainQueue<T> {
         driver_area: PhysAddr,
         device_area: PhysAddr,
     ) {
-        self.0.queue_set(queue, size, descriptors, driver_area, device_area);
+        self.0
+            .queue_set(queue, size, descriptors, driver_area, device_area);
     }
 
     fn queue_unset(&mut self, queue: u16) {
@@ -99,7 +106,11 @@ impl<T: Transport> Transport for PlainQueue<T> {
         self.0.read_config_space(offset)
     }
 
-    fn write_config_space<V: IntoBytes + Immutable>(&mut self, offset: usize, value: V) -> Result<()> {
+    fn write_config_space<V: IntoBytes + Immutable>(
+        &mut self,
+        offset: usize,
+        value: V,
+    ) -> Result<()> {
         self.0.write_config_space(offset, value)
     }
 }

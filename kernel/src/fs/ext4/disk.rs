@@ -42,7 +42,10 @@ impl Disk {
 
     /// Attributes of the file at an absolute path without links.
     pub fn stat(&mut self, path: &[u8]) -> Result<Stat> {
-        let metadata = self.ext4.symlink_metadata(to_path(path)?).map_err(to_errno)?;
+        let metadata = self
+            .ext4
+            .symlink_metadata(to_path(path)?)
+            .map_err(to_errno)?;
         Ok(to_stat(ino_of(path), &metadata))
     }
 
@@ -65,13 +68,23 @@ impl Disk {
             entries.try_reserve(1)?;
             let path = entry.path();
             let ino = ino_of(path.as_ref());
-            entries.push(Listed { name: copy_name(name)?, ino, file_type });
+            entries.push(Listed {
+                name: copy_name(name)?,
+                ino,
+                file_type,
+            });
         }
         Ok(entries)
     }
 
     /// Fills `page` with the contents at `index * 4096`, zeros past the end.
-    pub fn read_page(&mut self, path: &[u8], ino: u64, index: u64, page: &mut [u8; PAGE_SIZE]) -> Result {
+    pub fn read_page(
+        &mut self,
+        path: &[u8],
+        ino: u64,
+        index: u64,
+        page: &mut [u8; PAGE_SIZE],
+    ) -> Result {
         let offset = index * PAGE_SIZE as u64;
         let file = self.file(path, ino)?;
         if file.position() != offset {
@@ -111,7 +124,9 @@ pub fn ino_of(path: &[u8]) -> u64 {
     if path == b"/" {
         return 2;
     }
-    let hash = path.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3));
+    let hash = path.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3)
+    });
     // Shown by programs as a signed number, and never one of the small reserved ones.
     hash & (i64::MAX as u64) | 1 << 32
 }
@@ -148,7 +163,10 @@ fn to_file_type(file_type: Ext4Type) -> FileType {
 }
 
 fn to_time(timestamp: Timestamp) -> Time {
-    Time { sec: timestamp.seconds(), nsec: timestamp.nanoseconds() }
+    Time {
+        sec: timestamp.seconds(),
+        nsec: timestamp.nanoseconds(),
+    }
 }
 
 fn to_stat(ino: u64, metadata: &Metadata) -> Stat {
@@ -163,6 +181,11 @@ fn to_stat(ino: u64, metadata: &Metadata) -> Stat {
         // The crate does not tell the time of the last change of attributes; it is not before that of the contents.
         ctime: mtime,
         btime: metadata.created().map_or(mtime, to_time),
-        ..Stat::new(FileSystem::Ext4, ino, to_file_type(metadata.file_type()), metadata.mode() as u32)
+        ..Stat::new(
+            FileSystem::Ext4,
+            ino,
+            to_file_type(metadata.file_type()),
+            metadata.mode() as u32,
+        )
     }
 }

@@ -92,11 +92,19 @@ struct FdLink {
 
 impl ProcessDir {
     pub fn new(process: Arc<Process>, proc: Arc<Directory>) -> ProcessDir {
-        ProcessDir { process, proc, task: false }
+        ProcessDir {
+            process,
+            proc,
+            task: false,
+        }
     }
 
     fn share(&self) -> Result<Arc<ProcessDir>> {
-        let dir = ProcessDir { process: self.process.clone(), proc: self.proc.clone(), task: self.task };
+        let dir = ProcessDir {
+            process: self.process.clone(),
+            proc: self.proc.clone(),
+            task: self.task,
+        };
         Ok(Arc::try_new(dir)?)
     }
 }
@@ -115,7 +123,11 @@ impl Inode for ProcessDir {
 
     fn place(&self) -> Result<Place> {
         let parent: InodeRef = if self.task {
-            let dir = ProcessDir { process: self.process.clone(), proc: self.proc.clone(), task: false };
+            let dir = ProcessDir {
+                process: self.process.clone(),
+                proc: self.proc.clone(),
+                task: false,
+            };
             dir.lookup(b"task")?
         } else {
             self.proc.clone()
@@ -128,18 +140,32 @@ impl Inode for ProcessDir {
     }
 
     fn lookup(&self, name: &[u8]) -> Result<InodeRef> {
-        let found = Entry::ALL.into_iter().find(|(_, known, _)| known.as_bytes() == name);
+        let found = Entry::ALL
+            .into_iter()
+            .find(|(_, known, _)| known.as_bytes() == name);
         let (entry, name, file_type) = found.ok_or(Errno::ENOENT)?;
         if self.task && entry == Entry::Task {
             return Err(Errno::ENOENT);
         }
-        Ok(Arc::try_new(EntryInode { dir: self.share()?, entry, name, file_type })?)
+        Ok(Arc::try_new(EntryInode {
+            dir: self.share()?,
+            entry,
+            name,
+            file_type,
+        })?)
     }
 
     fn read_dir(&self, pos: u64, sink: &mut EntrySink<'_>) -> Result {
-        for (n, (entry, name, file_type)) in Entry::ALL.into_iter().enumerate().skip(pos as usize - 2) {
+        for (n, (entry, name, file_type)) in
+            Entry::ALL.into_iter().enumerate().skip(pos as usize - 2)
+        {
             let ino = self.stat().ino + entry as u64 + 1;
-            if !sink(DirEntry { name: name.as_bytes(), ino, file_type, next: n as u64 + 3 }) {
+            if !sink(DirEntry {
+                name: name.as_bytes(),
+                ino,
+                file_type,
+                next: n as u64 + 3,
+            }) {
                 break;
             }
         }
@@ -199,7 +225,12 @@ impl EntryInode {
     /// Where exe, cwd and root lead.
     fn target(&self) -> Result<InodeRef> {
         match self.entry {
-            Entry::Exe => self.process().fs.exe().map(|file| file.inode.clone()).ok_or(Errno::ENOENT),
+            Entry::Exe => self
+                .process()
+                .fs
+                .exe()
+                .map(|file| file.inode.clone())
+                .ok_or(Errno::ENOENT),
             Entry::Cwd => self.process().fs.cwd(),
             Entry::Root => crate::fs::root(),
             _ => Err(Errno::EINVAL),
@@ -214,7 +245,12 @@ impl Inode for EntryInode {
             FileType::Symlink => 0o777,
             _ => 0o444,
         };
-        Stat::new(FileSystem::Proc, self.dir.stat().ino + self.entry as u64 + 1, self.file_type, mode)
+        Stat::new(
+            FileSystem::Proc,
+            self.dir.stat().ino + self.entry as u64 + 1,
+            self.file_type,
+            mode,
+        )
     }
 
     fn place(&self) -> Result<Place> {
@@ -241,12 +277,30 @@ impl Inode for EntryInode {
         match self.entry {
             Entry::Fd => {
                 let fd = n?;
-                let file = self.process().files.get(fd as i32).map_err(|_| Errno::ENOENT)?;
-                Ok(Arc::try_new(FdLink { dir: self.dir.clone(), fd, file })?)
+                let file = self
+                    .process()
+                    .files
+                    .get(fd as i32)
+                    .map_err(|_| Errno::ENOENT)?;
+                Ok(Arc::try_new(FdLink {
+                    dir: self.dir.clone(),
+                    fd,
+                    file,
+                })?)
             }
             Entry::Task => {
-                n.and_then(|n| if n == self.process().pid { Ok(()) } else { Err(Errno::ENOENT) })?;
-                let dir = ProcessDir { process: self.dir.process.clone(), proc: self.dir.proc.clone(), task: true };
+                n.and_then(|n| {
+                    if n == self.process().pid {
+                        Ok(())
+                    } else {
+                        Err(Errno::ENOENT)
+                    }
+                })?;
+                let dir = ProcessDir {
+                    process: self.dir.process.clone(),
+                    proc: self.dir.proc.clone(),
+                    task: true,
+                };
                 Ok(Arc::try_new(dir)?)
             }
             _ => Err(Errno::ENOTDIR),
@@ -255,7 +309,12 @@ impl Inode for EntryInode {
 
     fn read_dir(&self, pos: u64, sink: &mut EntrySink<'_>) -> Result {
         let mut emit = |n: u32, ino: u64, file_type: FileType, next: u64| -> Result<bool> {
-            Ok(sink(DirEntry { name: &number(n)?, ino, file_type, next }))
+            Ok(sink(DirEntry {
+                name: &number(n)?,
+                ino,
+                file_type,
+                next,
+            }))
         };
         match self.entry {
             Entry::Task if pos <= 2 => {
@@ -266,7 +325,12 @@ impl Inode for EntryInode {
                 let mut from = (pos - 2).min(u64::from(u32::MAX)) as u32;
                 while let Some(fd) = self.process().files.next_in_use(from) {
                     from = fd + 1;
-                    if !emit(fd, fd_ino(&self.dir, fd), FileType::Symlink, u64::from(from) + 2)? {
+                    if !emit(
+                        fd,
+                        fd_ino(&self.dir, fd),
+                        FileType::Symlink,
+                        u64::from(from) + 2,
+                    )? {
                         break;
                     }
                 }
@@ -294,8 +358,15 @@ fn fd_ino(dir: &ProcessDir, fd: u32) -> u64 {
 
 impl Inode for FdLink {
     fn stat(&self) -> Stat {
-        let mode = 0o100 + if self.file.readable() { 0o400 } else { 0 } + if self.file.writable() { 0o200 } else { 0 };
-        Stat::new(FileSystem::Proc, fd_ino(&self.dir, self.fd), FileType::Symlink, mode)
+        let mode = 0o100
+            + if self.file.readable() { 0o400 } else { 0 }
+            + if self.file.writable() { 0o200 } else { 0 };
+        Stat::new(
+            FileSystem::Proc,
+            fd_ino(&self.dir, self.fd),
+            FileType::Symlink,
+            mode,
+        )
     }
 
     fn place(&self) -> Result<Place> {
@@ -340,7 +411,9 @@ fn state_of(process: &Process) -> (char, &'static str) {
 }
 
 fn sizes(process: &Process) -> (u64, u64) {
-    process.mm().map_or((0, 0), |mm| (mm.total_pages(), mm.resident_pages()))
+    process
+        .mm()
+        .map_or((0, 0), |mm| (mm.total_pages(), mm.resident_pages()))
 }
 
 fn statm(process: &Process, text: &mut Text) -> fmt::Result {
@@ -355,15 +428,39 @@ fn stat(process: &Process, text: &mut Text) -> fmt::Result {
     text.push(name_of(process).as_bytes());
     let group = process.process_group.load(Ordering::Relaxed);
     let session = process.session.load(Ordering::Relaxed);
-    write!(text, ") {} {} {group} {session} 0 -1 0 ", state_of(process).0, process.parent_pid())?;
+    write!(
+        text,
+        ") {} {} {group} {session} 0 -1 0 ",
+        state_of(process).0,
+        process.parent_pid()
+    )?;
     let usage = &process.usage;
-    let (minor, major) = (usage.minor.load(Ordering::Relaxed), usage.major.load(Ordering::Relaxed));
+    let (minor, major) = (
+        usage.minor.load(Ordering::Relaxed),
+        usage.major.load(Ordering::Relaxed),
+    );
     let children = &process.child_usage;
-    let (cminor, cmajor) = (children.minor.load(Ordering::Relaxed), children.major.load(Ordering::Relaxed));
-    write!(text, "{minor} {cminor} {major} {cmajor} {utime} {stime} 0 0 20 0 1 0 0 ")?;
+    let (cminor, cmajor) = (
+        children.minor.load(Ordering::Relaxed),
+        children.major.load(Ordering::Relaxed),
+    );
+    write!(
+        text,
+        "{minor} {cminor} {major} {cmajor} {utime} {stime} 0 0 20 0 1 0 0 "
+    )?;
     let layout = *process.layout.lock();
-    write!(text, "{} {resident} {} 0 0 {} 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 ", total * PAGE_SIZE as u64, u64::MAX, layout.stack_start)?;
-    writeln!(text, "0 0 0 {} {} {} {} 0", layout.arg_start, layout.arg_end, layout.env_start, layout.env_end)
+    write!(
+        text,
+        "{} {resident} {} 0 0 {} 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 ",
+        total * PAGE_SIZE as u64,
+        u64::MAX,
+        layout.stack_start
+    )?;
+    writeln!(
+        text,
+        "0 0 0 {} {} {} {} 0",
+        layout.arg_start, layout.arg_end, layout.env_start, layout.env_end
+    )
 }
 
 fn status(process: &Process, text: &mut Text) -> fmt::Result {
@@ -371,12 +468,33 @@ fn status(process: &Process, text: &mut Text) -> fmt::Result {
     let (letter, word) = state_of(process);
     text.write_str("Name:\t")?;
     text.push(name_of(process).as_bytes());
-    writeln!(text, "\nUmask:\t{:04o}\nState:\t{letter} ({word})", process.umask.load(Ordering::Relaxed))?;
-    writeln!(text, "Tgid:\t{0}\nNgid:\t0\nPid:\t{0}\nPPid:\t{1}\nTracerPid:\t0", process.pid, process.parent_pid())?;
-    writeln!(text, "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t")?;
+    writeln!(
+        text,
+        "\nUmask:\t{:04o}\nState:\t{letter} ({word})",
+        process.umask.load(Ordering::Relaxed)
+    )?;
+    writeln!(
+        text,
+        "Tgid:\t{0}\nNgid:\t0\nPid:\t{0}\nPPid:\t{1}\nTracerPid:\t0",
+        process.pid,
+        process.parent_pid()
+    )?;
+    writeln!(
+        text,
+        "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t"
+    )?;
     let kib = |pages: u64| pages * PAGE_SIZE as u64 / 1024;
-    writeln!(text, "VmSize:\t{:8} kB\nVmRSS:\t{:8} kB", kib(total), kib(resident))?;
-    writeln!(text, "Threads:\t{}", process.signals.lock().threads.iter().count())
+    writeln!(
+        text,
+        "VmSize:\t{:8} kB\nVmRSS:\t{:8} kB",
+        kib(total),
+        kib(resident)
+    )?;
+    writeln!(
+        text,
+        "Threads:\t{}",
+        process.signals.lock().threads.iter().count()
+    )
 }
 
 fn mounts(text: &mut Text) -> fmt::Result {
@@ -388,7 +506,11 @@ fn mounts(text: &mut Text) -> fmt::Result {
 
 fn limits(process: &Process, text: &mut Text) -> fmt::Result {
     use crate::task::rlimit::{INFINITY, Resource};
-    writeln!(text, "{:<25} {:<20} {:<20} {:<10}", "Limit", "Soft Limit", "Hard Limit", "Units")?;
+    writeln!(
+        text,
+        "{:<25} {:<20} {:<20} {:<10}",
+        "Limit", "Soft Limit", "Hard Limit", "Units"
+    )?;
     for (resource, name, unit) in [
         (Resource::Cpu, "Max cpu time", "seconds"),
         (Resource::FileSize, "Max file size", "bytes"),
@@ -400,7 +522,10 @@ fn limits(process: &Process, text: &mut Text) -> fmt::Result {
         (Resource::AddressSpace, "Max address space", "bytes"),
     ] {
         write!(text, "{name:<26}")?;
-        let limit = process.rlimits.get(resource as usize).map_err(|_| fmt::Error)?;
+        let limit = process
+            .rlimits
+            .get(resource as usize)
+            .map_err(|_| fmt::Error)?;
         for value in [limit.soft, limit.hard] {
             if value == INFINITY {
                 write!(text, "{:<21}", "unlimited")?;
@@ -415,7 +540,9 @@ fn limits(process: &Process, text: &mut Text) -> fmt::Result {
 
 /// One line for each area, as in Linux's `fs/proc/task_mmu.c`: range, permissions, offset, device, inode, name.
 fn maps(process: &Process, text: &mut Text) -> fmt::Result {
-    let Some(mm) = process.mm() else { return Ok(()) };
+    let Some(mm) = process.mm() else {
+        return Ok(());
+    };
     let heap = mm.heap_range();
     let mut outcome = Ok(());
     mm.for_each_vma(&mut |vma| {
@@ -428,15 +555,39 @@ fn maps(process: &Process, text: &mut Text) -> fmt::Result {
 
 fn line(vma: &Vma, heap: (usize, usize), text: &mut Text) -> fmt::Result {
     let start = text.len();
-    let letter = |flag, letter| if vma.flags.contains(flag) { letter } else { '-' };
-    let (read, write, exec) = (letter(VmFlags::READ, 'r'), letter(VmFlags::WRITE, 'w'), letter(VmFlags::EXEC, 'x'));
+    let letter = |flag, letter| {
+        if vma.flags.contains(flag) {
+            letter
+        } else {
+            '-'
+        }
+    };
+    let (read, write, exec) = (
+        letter(VmFlags::READ, 'r'),
+        letter(VmFlags::WRITE, 'w'),
+        letter(VmFlags::EXEC, 'x'),
+    );
     let shared = if vma.is_shared() { 's' } else { 'p' };
-    write!(text, "{:08x}-{:08x} {read}{write}{exec}{shared} ", vma.start.get(), vma.end.get())?;
+    write!(
+        text,
+        "{:08x}-{:08x} {read}{write}{exec}{shared} ",
+        vma.start.get(),
+        vma.end.get()
+    )?;
     let source = vma.source.as_ref();
     let file = source.and_then(|source| source.file.as_ref());
-    let offset = if file.is_some() { source.map_or(0, |source| source.first_page * PAGE_SIZE as u64) } else { 0 };
+    let offset = if file.is_some() {
+        source.map_or(0, |source| source.first_page * PAGE_SIZE as u64)
+    } else {
+        0
+    };
     let (device, ino) = file.map_or((0, 0), |file| file.id());
-    write!(text, "{offset:08x} {:02x}:{:02x} {ino} ", device >> 8, device & 0xff)?;
+    write!(
+        text,
+        "{offset:08x} {:02x}:{:02x} {ino} ",
+        device >> 8,
+        device & 0xff
+    )?;
     let is_heap = file.is_none() && vma.start.get() < heap.1 && vma.end.get() > heap.0;
     let is_stack = vma.flags.contains(VmFlags::STACK);
     if file.is_some() || is_heap || is_stack {

@@ -19,14 +19,35 @@ type Maker = fn(&mut Text) -> fmt::Result;
 pub const FILES: &[(&str, Maker)] = &[
     ("cmdline", |text| writeln!(text)),
     ("cpuinfo", cpuinfo),
-    ("devices", |text| write!(text, "Character devices:\n  1 mem\n  5 /dev/tty\n\nBlock devices:\n254 virtblk\n")),
-    ("filesystems", |text| write!(text, "nodev\tproc\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tpipefs\n\text4\n")),
-    ("loadavg", |text| writeln!(text, "0.00 0.00 0.00 1/{} {}", table::count().max(1), last_pid())),
+    ("devices", |text| {
+        write!(
+            text,
+            "Character devices:\n  1 mem\n  5 /dev/tty\n\nBlock devices:\n254 virtblk\n"
+        )
+    }),
+    ("filesystems", |text| {
+        write!(
+            text,
+            "nodev\tproc\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tpipefs\n\text4\n"
+        )
+    }),
+    ("loadavg", |text| {
+        writeln!(
+            text,
+            "0.00 0.00 0.00 1/{} {}",
+            table::count().max(1),
+            last_pid()
+        )
+    }),
     ("meminfo", meminfo),
     ("stat", stat),
     ("uptime", uptime),
-    ("version", |text| writeln!(text, "{OSTYPE} version {RELEASE} ({VERSION})")),
-    ("swaps", |text| writeln!(text, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority")),
+    ("version", |text| {
+        writeln!(text, "{OSTYPE} version {RELEASE} ({VERSION})")
+    }),
+    ("swaps", |text| {
+        writeln!(text, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority")
+    }),
 ];
 
 /// Directories of /proc/sys with their files.
@@ -47,16 +68,26 @@ pub const SYS: &[(&str, &[(&str, Maker)])] = &[
         "vm",
         &[
             ("overcommit_memory", |text| writeln!(text, "1")),
-            ("max_map_count", |text| writeln!(text, "{}", crate::mm::space::MAX_MAP_COUNT)),
-            ("mmap_min_addr", |text| writeln!(text, "{}", crate::mm::space::MMAP_MIN_ADDR)),
+            ("max_map_count", |text| {
+                writeln!(text, "{}", crate::mm::space::MAX_MAP_COUNT)
+            }),
+            ("mmap_min_addr", |text| {
+                writeln!(text, "{}", crate::mm::space::MMAP_MIN_ADDR)
+            }),
         ],
     ),
     (
         "fs",
         &[
-            ("pipe-max-size", |text| writeln!(text, "{}", crate::fs::pipe::MAX_CAPACITY)),
-            ("nr_open", |text| writeln!(text, "{}", crate::fs::table::MAX_FILES)),
-            ("file-max", |text| writeln!(text, "{}", rlimit::INFINITY >> 1)),
+            ("pipe-max-size", |text| {
+                writeln!(text, "{}", crate::fs::pipe::MAX_CAPACITY)
+            }),
+            ("nr_open", |text| {
+                writeln!(text, "{}", crate::fs::table::MAX_FILES)
+            }),
+            ("file-max", |text| {
+                writeln!(text, "{}", rlimit::INFINITY >> 1)
+            }),
         ],
     ),
 ];
@@ -64,7 +95,9 @@ pub const SYS: &[(&str, &[(&str, Maker)])] = &[
 /// Files of /proc/sys/kernel/random.
 pub const RANDOM: &[(&str, Maker)] = &[
     ("boot_id", boot_id),
-    ("uuid", |text| uuid(text, [machine::random_u64(), machine::random_u64()])),
+    ("uuid", |text| {
+        uuid(text, [machine::random_u64(), machine::random_u64()])
+    }),
     ("entropy_avail", |text| writeln!(text, "256")),
     ("poolsize", |text| writeln!(text, "256")),
 ];
@@ -78,7 +111,10 @@ fn last_pid() -> u32 {
 }
 
 fn cpuinfo(text: &mut Text) -> fmt::Result {
-    write!(text, "processor\t: 0\ncpu cores\t: 1\nsiblings\t: 1\naddress sizes\t: 40 bits physical, 48 bits virtual\n\n")
+    write!(
+        text,
+        "processor\t: 0\ncpu cores\t: 1\nsiblings\t: 1\naddress sizes\t: 40 bits physical, 48 bits virtual\n\n"
+    )
 }
 
 fn meminfo(text: &mut Text) -> fmt::Result {
@@ -111,18 +147,33 @@ fn stat(text: &mut Text) -> fmt::Result {
     let idle = up.saturating_sub(busy);
     writeln!(text, "cpu  {busy} 0 0 {idle} 0 0 0 0 0 0")?;
     writeln!(text, "cpu0 {busy} 0 0 {idle} 0 0 0 0 0 0")?;
-    writeln!(text, "intr 0\nctxt 0\nbtime {}", time::wall_clock_offset_ns() / 1_000_000_000)?;
-    writeln!(text, "processes {last}\nprocs_running {running}\nprocs_blocked 0")
+    writeln!(
+        text,
+        "intr 0\nctxt 0\nbtime {}",
+        time::wall_clock_offset_ns() / 1_000_000_000
+    )?;
+    writeln!(
+        text,
+        "processes {last}\nprocs_running {running}\nprocs_blocked 0"
+    )
 }
 
 fn uptime(text: &mut Text) -> fmt::Result {
     let hundredths = time::now_ns() / 10_000_000;
-    writeln!(text, "{0}.{1:02} {0}.{1:02}", hundredths / 100, hundredths % 100)
+    writeln!(
+        text,
+        "{0}.{1:02} {0}.{1:02}",
+        hundredths / 100,
+        hundredths % 100
+    )
 }
 
 fn boot_id(text: &mut Text) -> fmt::Result {
     static ID: spin::Once<[u64; 2]> = spin::Once::new();
-    uuid(text, *ID.call_once(|| [machine::random_u64(), machine::random_u64()]))
+    uuid(
+        text,
+        *ID.call_once(|| [machine::random_u64(), machine::random_u64()]),
+    )
 }
 
 /// A random UUID (RFC 4122, version 4).

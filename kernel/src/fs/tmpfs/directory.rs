@@ -17,10 +17,17 @@ impl Node {
         let entries = self.entries()?;
         let mut pos = pos.max(2);
         loop {
-            let Some(entry) = entries.lock().at_or_after(pos) else { return Ok(()) };
+            let Some(entry) = entries.lock().at_or_after(pos) else {
+                return Ok(());
+            };
             let next = entry.position + 1;
             let node = &entry.value;
-            if !sink(DirEntry { name: &entry.name, ino: node.ino, file_type: node.file_type, next }) {
+            if !sink(DirEntry {
+                name: &entry.name,
+                ino: node.ino,
+                file_type: node.file_type,
+                next,
+            }) {
                 return Ok(());
             }
             pos = next;
@@ -41,7 +48,12 @@ impl Node {
         state.nlink = state.nlink.saturating_add_signed(links);
     }
 
-    pub(super) fn create_child(&self, name: &[u8], new: NewNode<'_>, mode: u32) -> Result<Arc<Node>> {
+    pub(super) fn create_child(
+        &self,
+        name: &[u8],
+        new: NewNode<'_>,
+        mode: u32,
+    ) -> Result<Arc<Node>> {
         let _changes = self.fs.changes.lock();
         if self.child(name)?.is_some() {
             return Err(Errno::EEXIST);
@@ -51,9 +63,10 @@ impl Node {
         }
         let (file_type, content) = match new {
             NewNode::File => (FileType::Regular, Content::File(Mapping::anonymous(0)?)),
-            NewNode::Directory => {
-                (FileType::Directory, Content::Directory(SpinLock::new(rank::PAGE, Index::new(2))))
-            }
+            NewNode::Directory => (
+                FileType::Directory,
+                Content::Directory(SpinLock::new(rank::PAGE, Index::new(2))),
+            ),
             NewNode::Fifo => (FileType::Fifo, Content::Fifo(Pipe::new()?)),
             NewNode::Symlink(target) => (FileType::Symlink, Content::Symlink(copy(target)?)),
         };
@@ -68,7 +81,10 @@ impl Node {
     }
 
     pub(super) fn link_child(&self, name: &[u8], inode: &InodeRef) -> Result {
-        let node = inode.as_tmpfs().filter(|node| Arc::ptr_eq(&node.fs, &self.fs)).ok_or(Errno::EXDEV)?;
+        let node = inode
+            .as_tmpfs()
+            .filter(|node| Arc::ptr_eq(&node.fs, &self.fs))
+            .ok_or(Errno::EXDEV)?;
         let _changes = self.fs.changes.lock();
         if self.child(name)?.is_some() {
             return Err(Errno::EEXIST);
@@ -103,14 +119,25 @@ impl Node {
             self.add_links(-1);
         }
         let mut state = node.state.lock();
-        state.nlink = if node.file_type == FileType::Directory { 0 } else { state.nlink.saturating_sub(1) };
-        let old = (state.nlink == 0).then(|| core::mem::replace(&mut state.place, NodePlace::Removed(last_name)));
+        state.nlink = if node.file_type == FileType::Directory {
+            0
+        } else {
+            state.nlink.saturating_sub(1)
+        };
+        let old = (state.nlink == 0)
+            .then(|| core::mem::replace(&mut state.place, NodePlace::Removed(last_name)));
         drop(state);
         drop(old);
         Ok(())
     }
 
-    pub(super) fn rename_child(&self, name: &[u8], new_dir: &Arc<Node>, new_name: &[u8], flags: u32) -> Result {
+    pub(super) fn rename_child(
+        &self,
+        name: &[u8],
+        new_dir: &Arc<Node>,
+        new_name: &[u8],
+        flags: u32,
+    ) -> Result {
         let _changes = self.fs.changes.lock();
         let node = self.child(name)?.ok_or(Errno::ENOENT)?;
         let target = new_dir.child(new_name)?;
@@ -123,7 +150,10 @@ impl Node {
         if target.is_some() && flags & abi::RENAME_NOREPLACE != 0 {
             return Err(Errno::EEXIST);
         }
-        if target.as_ref().is_some_and(|target| Arc::ptr_eq(target, &node)) {
+        if target
+            .as_ref()
+            .is_some_and(|target| Arc::ptr_eq(target, &node))
+        {
             return Ok(());
         }
         check_not_into_itself(&node, new_dir)?;
@@ -158,12 +188,25 @@ impl Node {
         Ok(())
     }
 
-    fn exchange(&self, name: &[u8], node: &Arc<Node>, new_dir: &Node, new_name: &[u8], target: &Arc<Node>) -> Result {
+    fn exchange(
+        &self,
+        name: &[u8],
+        node: &Arc<Node>,
+        new_dir: &Node,
+        new_name: &[u8],
+        target: &Arc<Node>,
+    ) -> Result {
         let node_place = NodePlace::In(new_dir.this(), copy(new_name)?);
         let target_place = NodePlace::In(self.this(), copy(name)?);
-        let (entry, new_entry) = (Entry::new(name, target.clone())?, Entry::new(new_name, node.clone())?);
+        let (entry, new_entry) = (
+            Entry::new(name, target.clone())?,
+            Entry::new(new_name, node.clone())?,
+        );
         let (entries, new_entries) = (self.entries()?, new_dir.entries()?);
-        let old = (entries.lock().remove(name), new_entries.lock().remove(new_name));
+        let old = (
+            entries.lock().remove(name),
+            new_entries.lock().remove(new_name),
+        );
         entries.lock().add(entry);
         new_entries.lock().add(new_entry);
         drop(old);
@@ -174,7 +217,10 @@ impl Node {
             }
         }
         drop(core::mem::replace(&mut node.state.lock().place, node_place));
-        drop(core::mem::replace(&mut target.state.lock().place, target_place));
+        drop(core::mem::replace(
+            &mut target.state.lock().place,
+            target_place,
+        ));
         self.touch();
         new_dir.touch();
         Ok(())
@@ -184,7 +230,11 @@ impl Node {
 fn check_removable(node: &Node, directory: bool) -> Result {
     match (&node.content, directory) {
         (Content::Directory(entries), true) => {
-            if entries.lock().is_empty() { Ok(()) } else { Err(Errno::ENOTEMPTY) }
+            if entries.lock().is_empty() {
+                Ok(())
+            } else {
+                Err(Errno::ENOTEMPTY)
+            }
         }
         (Content::Directory(_), false) => Err(Errno::EISDIR),
         (_, true) => Err(Errno::ENOTDIR),

@@ -58,7 +58,11 @@ pub struct Index<T> {
 impl<T: Clone + 'static> Index<T> {
     /// `first`: the position of the first entry.
     pub fn new(first: u64) -> Index<T> {
-        Index { names: RBTree::new(ByName::new()), positions: RBTree::new(ByPosition::new()), next: first }
+        Index {
+            names: RBTree::new(ByName::new()),
+            positions: RBTree::new(ByPosition::new()),
+            next: first,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -95,7 +99,9 @@ impl<T: Clone + 'static> Index<T> {
 
     /// The first entry at `position` or after it.
     pub fn at_or_after(&self, position: u64) -> Option<Arc<Entry<T>>> {
-        self.positions.lower_bound(Bound::Included(&position)).clone_pointer()
+        self.positions
+            .lower_bound(Bound::Included(&position))
+            .clone_pointer()
     }
 }
 

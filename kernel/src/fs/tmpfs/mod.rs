@@ -80,30 +80,61 @@ enum NodePlace {
 
 impl TmpFs {
     /// An empty file system whose root directory is the entry `name` of `parent`.
-    pub fn mount(kind: FileSystem, parent: InodeRef, name: &'static [u8], mode: u32) -> Result<Arc<Node>> {
+    pub fn mount(
+        kind: FileSystem,
+        parent: InodeRef,
+        name: &'static [u8],
+        mode: u32,
+    ) -> Result<Arc<Node>> {
         let fs = Self::new(kind)?;
         let content = Content::Directory(SpinLock::new(rank::PAGE, Index::new(2)));
-        Node::new(&fs, FileType::Directory, content, mode, NodePlace::Mounted(parent, name))
+        Node::new(
+            &fs,
+            FileType::Directory,
+            content,
+            mode,
+            NodePlace::Mounted(parent, name),
+        )
     }
 
     fn new(kind: FileSystem) -> Result<Arc<TmpFs>> {
-        Ok(Arc::try_new(TmpFs { kind, next_ino: AtomicU64::new(1), changes: SleepMutex::new(()) })?)
+        Ok(Arc::try_new(TmpFs {
+            kind,
+            next_ino: AtomicU64::new(1),
+            changes: SleepMutex::new(()),
+        })?)
     }
 
     /// A file without a name in any directory: memfd_create(2).
     pub fn anonymous_file(name: Vec<u8>) -> Result<Arc<Node>> {
         let fs = Self::new(FileSystem::Anonymous)?;
         let content = Content::File(Mapping::anonymous(0)?);
-        Node::new(&fs, FileType::Regular, content, 0o777, NodePlace::Anonymous(name))
+        Node::new(
+            &fs,
+            FileType::Regular,
+            content,
+            0o777,
+            NodePlace::Anonymous(name),
+        )
     }
 }
 
 impl Node {
-    fn new(fs: &Arc<TmpFs>, file_type: FileType, content: Content, mode: u32, place: NodePlace) -> Result<Arc<Node>> {
+    fn new(
+        fs: &Arc<TmpFs>,
+        file_type: FileType,
+        content: Content,
+        mode: u32,
+        place: NodePlace,
+    ) -> Result<Arc<Node>> {
         let now = Time::now();
         let state = State {
             place,
-            nlink: if file_type == FileType::Directory { 2 } else { 1 },
+            nlink: if file_type == FileType::Directory {
+                2
+            } else {
+                1
+            },
             mode: mode & 0o7777,
             uid: 0,
             gid: 0,
@@ -235,7 +266,10 @@ impl Inode for Node {
     }
 
     fn rename(&self, name: &[u8], new_dir: &InodeRef, new_name: &[u8], flags: u32) -> Result {
-        let new_dir = new_dir.as_tmpfs().filter(|dir| Arc::ptr_eq(&dir.fs, &self.fs)).ok_or(Errno::EXDEV)?;
+        let new_dir = new_dir
+            .as_tmpfs()
+            .filter(|dir| Arc::ptr_eq(&dir.fs, &self.fs))
+            .ok_or(Errno::EXDEV)?;
         self.rename_child(name, &new_dir, new_name, flags)
     }
 

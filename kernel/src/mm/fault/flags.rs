@@ -77,7 +77,10 @@ pub enum FaultVerdict {
     /// Return to the interrupted code; from user mode through the exit path, where a signal may be delivered.
     Resume,
     /// User mode: record the trap values in the thread and force `signal` with `code`.
-    Signal { signal: crate::signal::Signal, code: i32 },
+    Signal {
+        signal: crate::signal::Signal,
+        code: i32,
+    },
     /// Kernel mode: continue at the exception table's entry; without one it is a kernel bug.
     Fixup,
 }

@@ -50,7 +50,11 @@ impl From<OutOfMemory> for Step {
 /// Resolves a fault at `address`, which the area permits. May sleep after releasing the lock if `flags` allow a retry; from the
 /// second round on (TRIED) it waits for a page with the lock held, so that it makes progress against those who change the address
 /// space. Faults are counted here, but not those that are tried again.
-pub fn handle_mm_fault<'mm>(locked: LockedVma<'mm>, address: VirtAddr, flags: FaultFlags) -> FaultOutcome<'mm> {
+pub fn handle_mm_fault<'mm>(
+    locked: LockedVma<'mm>,
+    address: VirtAddr,
+    flags: FaultFlags,
+) -> FaultOutcome<'mm> {
     let LockedVma { mm, guard, vma } = locked;
     let outcome = match handle_pte_fault(mm, &vma, address.page(), flags) {
         Step::Done => FaultOutcome::done(guard),
@@ -63,7 +67,11 @@ pub fn handle_mm_fault<'mm>(locked: LockedVma<'mm>, address: VirtAddr, flags: Fa
 
 /// Waits, as the flags say: what is waited for belongs to the page, so whatever ends the wait loses nothing.
 fn wait_for_page(guard: MmapReadGuard<'_>, wait: Wait, flags: FaultFlags) -> FaultOutcome<'_> {
-    let sleep = if flags.contains(FaultFlags::INTERRUPTIBLE) { Sleep::Interruptible } else { Sleep::Killable };
+    let sleep = if flags.contains(FaultFlags::INTERRUPTIBLE) {
+        Sleep::Interruptible
+    } else {
+        Sleep::Killable
+    };
     let held = flags.contains(FaultFlags::TRIED).then_some(guard);
     // Interrupted or not, the round is over: the signal check or the next round finds out.
     let _ = wait.wait(sleep);
@@ -101,7 +109,9 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
     };
     if !write || pte.flags.contains(PteFlags::WRITE) {
         // Somebody else was faster, or the translation that faulted was stale.
-        table.set_flags(page, pte.flags | PteFlags::ACCESSED).flush();
+        table
+            .set_flags(page, pte.flags | PteFlags::ACCESSED)
+            .flush();
         return Step::Done;
     }
     if vma.is_cow() && !reusable(pte) {
@@ -110,7 +120,9 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
         drop(table);
         return copy_on_write(mm, vma, page, pte, old);
     }
-    table.set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY).flush();
+    table
+        .set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
+        .flush();
     Step::Done
 }
 
@@ -123,7 +135,12 @@ fn reusable(pte: Pte) -> bool {
 fn anonymous_fault(mm: &Mm, vma: &Vma, page: VirtAddr, write: bool) -> Step {
     if write {
         return match Frame::alloc_zeroed(Purpose::User) {
-            Ok(frame) => install(mm, page, frame, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY),
+            Ok(frame) => install(
+                mm,
+                page,
+                frame,
+                vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY,
+            ),
             Err(oom) => oom.into(),
         };
     }
@@ -140,8 +157,12 @@ fn anonymous_fault(mm: &Mm, vma: &Vma, page: VirtAddr, write: bool) -> Step {
 
 /// A page of a file or of shared memory.
 fn file_fault(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr, write: bool) -> Step {
-    let index = vma.page_index_of(page).filter(|&index| index < source.mapping.pages());
-    let Some(index) = index else { return Step::Failed(FaultError::Bus) };
+    let index = vma
+        .page_index_of(page)
+        .filter(|&index| index < source.mapping.pages());
+    let Some(index) = index else {
+        return Step::Failed(FaultError::Bus);
+    };
     let cached = match source.mapping.lookup(index) {
         Ok(Lookup::Ready(cached)) => cached,
         Ok(Lookup::Busy(wait)) => return Step::Blocked(wait),
@@ -164,14 +185,21 @@ fn file_fault(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr, write: bool) 
 /// A private page that others still refer to: its owner gets a copy.
 fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> Step {
     let special = seen.flags.contains(PteFlags::SPECIAL);
-    let copy = if special { Frame::alloc_zeroed(Purpose::User) } else { copy_of(&old) };
+    let copy = if special {
+        Frame::alloc_zeroed(Purpose::User)
+    } else {
+        copy_of(&old)
+    };
     let copy = match copy {
         Ok(copy) => copy,
         Err(oom) => return oom.into(),
     };
     let mut table = mm.page_table.lock();
     // The reference in `old` kept the frame from being reused, so the same number means the same page.
-    if table.get(page).is_some_and(|now| now.frame == seen.frame && !now.flags.contains(PteFlags::WRITE)) {
+    if table
+        .get(page)
+        .is_some_and(|now| now.frame == seen.frame && !now.flags.contains(PteFlags::WRITE))
+    {
         let flags = vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY;
         let (replaced, flush) = table.replace(page, copy, flags);
         flush.flush();

@@ -64,7 +64,11 @@ pub fn handle_page_fault(regs: &mut PtRegs, info: FaultInfo) -> FaultVerdict {
         };
         let outcome = handle_mm_fault(locked, address, flags);
         let Ok(outcome) = outcome.check_signal(regs) else {
-            return if user { FaultVerdict::Resume } else { FaultVerdict::Fixup };
+            return if user {
+                FaultVerdict::Resume
+            } else {
+                FaultVerdict::Fixup
+            };
         };
         let outcome = match outcome.check_error() {
             Ok(outcome) => outcome,
@@ -87,16 +91,24 @@ fn first_flags(access: Access, user: bool) -> FaultFlags {
 }
 
 /// The area for an access, with `mmap_lock` held for reading; grows a stack that the address is below.
-fn find_area(mm: &Mm, address: VirtAddr, info: FaultInfo) -> core::result::Result<LockedVma<'_>, BadArea> {
+fn find_area(
+    mm: &Mm,
+    address: VirtAddr,
+    info: FaultInfo,
+) -> core::result::Result<LockedVma<'_>, BadArea> {
     loop {
-        let guard = mm.read(Sleep::Killable).map_err(|Interrupted| BadArea::Killed)?;
+        let guard = mm
+            .read(Sleep::Killable)
+            .map_err(|Interrupted| BadArea::Killed)?;
         if let Some(vma) = guard.find(address) {
             if !permits(&vma, info) {
                 return Err(BadArea::NotPermitted);
             }
             return Ok(LockedVma::new(mm, guard, vma));
         }
-        let below_stack = guard.find_at_or_above(address).is_some_and(|vma| vma.flags.contains(VmFlags::GROWSDOWN));
+        let below_stack = guard
+            .find_at_or_above(address)
+            .is_some_and(|vma| vma.flags.contains(VmFlags::GROWSDOWN));
         drop(guard);
         if !below_stack {
             return Err(BadArea::NotMapped);
@@ -113,7 +125,9 @@ fn find_area(mm: &Mm, address: VirtAddr, info: FaultInfo) -> core::result::Resul
 fn permits(vma: &Vma, info: FaultInfo) -> bool {
     match info.access {
         Access::Write => vma.flags.contains(VmFlags::WRITE),
-        Access::Read | Access::Execute => !info.present && vma.flags.intersects(VmFlags::PERMISSIONS),
+        Access::Read | Access::Execute => {
+            !info.present && vma.flags.intersects(VmFlags::PERMISSIONS)
+        }
     }
 }
 
@@ -122,8 +136,14 @@ fn bad_area(bad: BadArea, user: bool) -> FaultVerdict {
         (false, _) => FaultVerdict::Fixup,
         // The signal that killed the wait is taken on the way out.
         (true, BadArea::Killed) => FaultVerdict::Resume,
-        (true, BadArea::NotMapped) => FaultVerdict::Signal { signal: Signal::SIGSEGV, code: code::SEGV_MAPERR },
-        (true, BadArea::NotPermitted) => FaultVerdict::Signal { signal: Signal::SIGSEGV, code: code::SEGV_ACCERR },
+        (true, BadArea::NotMapped) => FaultVerdict::Signal {
+            signal: Signal::SIGSEGV,
+            code: code::SEGV_MAPERR,
+        },
+        (true, BadArea::NotPermitted) => FaultVerdict::Signal {
+            signal: Signal::SIGSEGV,
+            code: code::SEGV_ACCERR,
+        },
     }
 }
 
@@ -132,18 +152,32 @@ fn failed(error: FaultError, user: bool) -> FaultVerdict {
         FaultError::OutOfMemory => {
             // Final for the process, in either mode: repeating the access would find no more memory than before.
             crate::task::oom::kill_current();
-            if user { FaultVerdict::Resume } else { FaultVerdict::Fixup }
+            if user {
+                FaultVerdict::Resume
+            } else {
+                FaultVerdict::Fixup
+            }
         }
         _ if !user => FaultVerdict::Fixup,
-        FaultError::Bus => FaultVerdict::Signal { signal: Signal::SIGBUS, code: code::BUS_ADRERR },
-        FaultError::Segv => FaultVerdict::Signal { signal: Signal::SIGSEGV, code: code::SEGV_MAPERR },
+        FaultError::Bus => FaultVerdict::Signal {
+            signal: Signal::SIGBUS,
+            code: code::BUS_ADRERR,
+        },
+        FaultError::Segv => FaultVerdict::Signal {
+            signal: Signal::SIGSEGV,
+            code: code::SEGV_MAPERR,
+        },
     }
 }
 
 /// Makes the page at `addr` present and writable, without touching it: for copies that are made with faults disabled. `EFAULT`.
 pub fn fault_in_write(addr: usize) -> Result {
     let mut regs = PtRegs::kernel();
-    let info = FaultInfo { address: addr, access: Access::Write, present: false };
+    let info = FaultInfo {
+        address: addr,
+        access: Access::Write,
+        present: false,
+    };
     match handle_page_fault(&mut regs, info) {
         FaultVerdict::Resume => Ok(()),
         _ => Err(Errno::EFAULT),

@@ -50,25 +50,40 @@ pub struct FaultOutcome<'mm> {
 
 impl<'mm> FaultOutcome<'mm> {
     pub fn done(guard: MmapReadGuard<'mm>) -> Self {
-        FaultOutcome { outcome: Outcome::Done(guard), major: false }
+        FaultOutcome {
+            outcome: Outcome::Done(guard),
+            major: false,
+        }
     }
 
     pub fn error(error: FaultError, guard: MmapReadGuard<'mm>) -> Self {
-        FaultOutcome { outcome: Outcome::Error(error, guard), major: false }
+        FaultOutcome {
+            outcome: Outcome::Error(error, guard),
+            major: false,
+        }
     }
 
     /// The caller has released the lock.
     pub fn completed() -> Self {
-        FaultOutcome { outcome: Outcome::Completed, major: false }
+        FaultOutcome {
+            outcome: Outcome::Completed,
+            major: false,
+        }
     }
 
     /// The caller has released the lock.
     pub fn retry() -> Self {
-        FaultOutcome { outcome: Outcome::Retry, major: false }
+        FaultOutcome {
+            outcome: Outcome::Retry,
+            major: false,
+        }
     }
 
     pub fn major(self) -> Self {
-        FaultOutcome { major: true, ..self }
+        FaultOutcome {
+            major: true,
+            ..self
+        }
     }
 
     /// The outcome as Linux's flag word. For the signal check, the statistics and traces; not for deciding.
@@ -87,7 +102,11 @@ impl<'mm> FaultOutcome<'mm> {
     /// deliver it; from kernel mode, go to the exception table.
     #[inline]
     pub fn check_signal(self, regs: &PtRegs) -> Result<AfterSignal<'mm>, SignalPending> {
-        if fault_signal_pending(self.flags(), regs) { Err(SignalPending) } else { Ok(AfterSignal(self.outcome)) }
+        if fault_signal_pending(self.flags(), regs) {
+            Err(SignalPending)
+        } else {
+            Ok(AfterSignal(self.outcome))
+        }
     }
 }
 

@@ -35,7 +35,9 @@ fn bus() -> crate::arch::sim::UserFault {
 }
 
 fn map(len: usize, flags: VmFlags, source: Option<Source>) -> usize {
-    current_mm().map(Place::Fixed(BASE), len, flags, source).expect("room")
+    current_mm()
+        .map(Place::Fixed(BASE), len, flags, source)
+        .expect("room")
 }
 
 /// A file whose pages hold their index, and whose reads take a while or fail.
@@ -52,7 +54,10 @@ impl Backing for TestFile {
         sleep_until(Sleep::Uninterruptible, until).expect("nothing interrupts");
         page.fill(index as u8 + 1);
         let fails = |left: u32| left.checked_sub(1);
-        match self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fails) {
+        match self
+            .failures
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fails)
+        {
             Ok(_) => Err(Errno::EIO),
             Err(_) => Ok(()),
         }
@@ -67,27 +72,49 @@ struct Handles {
 
 fn file(size: u64, takes_ns: u64) -> Handles {
     let (failures, reads) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let backing = TestFile { takes_ns, failures: failures.clone(), reads: reads.clone() };
+    let backing = TestFile {
+        takes_ns,
+        failures: failures.clone(),
+        reads: reads.clone(),
+    };
     let mapping = Mapping::new(size, Box::new(backing)).expect("memory");
-    Handles { source: Source { mapping, first_page: 0, file: None }, failures, reads }
+    Handles {
+        source: Source {
+            mapping,
+            first_page: 0,
+            file: None,
+        },
+        failures,
+        reads,
+    }
 }
 
 /// A handler for `signal`, so that its arrival is neither fatal nor ignored.
 fn catch(signal: Signal) {
-    let action = Action { handler: 0x1000, ..Action::DEFAULT };
+    let action = Action {
+        handler: 0x1000,
+        ..Action::DEFAULT
+    };
     current().process.signals.lock().set_action(signal, action);
 }
 
 /// SIGALRM for the current process in `ns`.
 fn alarm_in(ns: u64) {
-    current().process.set_alarm(Some(time::now_ns() + ns), 0).expect("memory");
+    current()
+        .process
+        .set_alarm(Some(time::now_ns() + ns), 0)
+        .expect("memory");
 }
 
 fn take_all_signals() {
     let thread = current();
     let mut signals = thread.process.signals.lock();
     signals.pending.flush(crate::signal::SigSet(!0));
-    thread.signals.lock().pending.flush(crate::signal::SigSet(!0));
+    thread
+        .signals
+        .lock()
+        .pending
+        .flush(crate::signal::SigSet(!0));
     thread.clear_flag(flag::SIGPENDING);
 }
 
@@ -97,19 +124,30 @@ fn fault_signal_pending_is_true_for_retry_with_a_fatal_or_in_user_mode_any_signa
         let thread = current();
         let before = thread.flags.load(Ordering::Relaxed);
         for bits in 0..0x8000u32 {
-            let Some(fault) = VmFault::from_bits(bits) else { continue };
+            let Some(fault) = VmFault::from_bits(bits) else {
+                continue;
+            };
             for (user, pending, fatal) in
                 (0..8).map(|case| (case & 1 != 0, case & 2 != 0, case & 4 != 0))
             {
                 // A fatal signal is a pending one.
                 let pending = pending || fatal;
                 thread.flags.store(
-                    if pending { flag::SIGPENDING } else { 0 } | if fatal { flag::FATAL_SIGNAL } else { 0 },
+                    if pending { flag::SIGPENDING } else { 0 }
+                        | if fatal { flag::FATAL_SIGNAL } else { 0 },
                     Ordering::Relaxed,
                 );
-                let regs = if user { PtRegs::new_user(0, 0) } else { PtRegs::kernel() };
+                let regs = if user {
+                    PtRegs::new_user(0, 0)
+                } else {
+                    PtRegs::kernel()
+                };
                 let expected = bits & 0x400 != 0 && (fatal || user && pending);
-                assert_eq!(fault_signal_pending(fault, &regs), expected, "{fault:?} {user} {pending} {fatal}");
+                assert_eq!(
+                    fault_signal_pending(fault, &regs),
+                    expected,
+                    "{fault:?} {user} {pending} {fatal}"
+                );
             }
         }
         thread.flags.store(before, Ordering::Relaxed);
@@ -123,13 +161,21 @@ fn untouched_memory_reads_as_zero_and_costs_a_frame_only_when_written() {
         map(16 * PAGE_SIZE, RW, None);
         let free = free_frames();
         assert_eq!(user_read(BASE), Ok(0));
-        assert_eq!((free_frames(), mm.resident_pages()), (free, 0), "the zero page is shared");
+        assert_eq!(
+            (free_frames(), mm.resident_pages()),
+            (free, 0),
+            "the zero page is shared"
+        );
         assert_eq!(user_write(BASE + 1, 7), Ok(()));
         assert_eq!(user_write(BASE + PAGE_SIZE, 8), Ok(()));
         assert_eq!((user_read(BASE), user_read(BASE + 1)), (Ok(0), Ok(7)));
         assert_eq!((free_frames(), mm.resident_pages()), (free - 2, 2));
         mm.unmap(BASE, 16 * PAGE_SIZE).expect("mapped");
-        assert_eq!((free_frames(), mm.resident_pages()), (free, 0), "everything came back");
+        assert_eq!(
+            (free_frames(), mm.resident_pages()),
+            (free, 0),
+            "everything came back"
+        );
         assert_eq!(user_read(BASE), Err(segv(code::SEGV_MAPERR)));
         take_all_signals();
     });
@@ -142,7 +188,10 @@ fn the_area_decides_between_maperr_and_accerr() {
         assert_eq!(user_write(BASE, 1), Err(segv(code::SEGV_ACCERR)));
         assert_eq!(user_read(BASE), Ok(0));
         assert_eq!(user_write(BASE, 1), Err(segv(code::SEGV_ACCERR)));
-        assert_eq!(user_write(BASE + PAGE_SIZE, 1), Err(segv(code::SEGV_MAPERR)));
+        assert_eq!(
+            user_write(BASE + PAGE_SIZE, 1),
+            Err(segv(code::SEGV_MAPERR))
+        );
         assert_eq!(user_read(usize::MAX), Err(segv(code::SEGV_MAPERR)));
         take_all_signals();
     });
@@ -155,11 +204,18 @@ fn mprotect_takes_and_gives_access_at_once() {
         map(3 * PAGE_SIZE, RW, None);
         let middle = BASE + PAGE_SIZE;
         user_write(middle, 1).expect("writable");
-        mm.protect(middle, PAGE_SIZE, VmFlags::READ).expect("mapped");
-        assert_eq!(user_write(middle, 2), Err(segv(code::SEGV_ACCERR)), "no stale translation");
-        mm.protect(middle, PAGE_SIZE, VmFlags::empty()).expect("mapped");
+        mm.protect(middle, PAGE_SIZE, VmFlags::READ)
+            .expect("mapped");
+        assert_eq!(
+            user_write(middle, 2),
+            Err(segv(code::SEGV_ACCERR)),
+            "no stale translation"
+        );
+        mm.protect(middle, PAGE_SIZE, VmFlags::empty())
+            .expect("mapped");
         assert_eq!(user_read(middle), Err(segv(code::SEGV_ACCERR)));
-        mm.protect(BASE, 3 * PAGE_SIZE, VmFlags::READ | VmFlags::WRITE).expect("mapped");
+        mm.protect(BASE, 3 * PAGE_SIZE, VmFlags::READ | VmFlags::WRITE)
+            .expect("mapped");
         assert_eq!((user_read(middle), user_write(middle, 3)), (Ok(1), Ok(())));
         let mut areas = 0;
         mm.for_each_vma(&mut |_| areas += 1);
@@ -179,9 +235,17 @@ fn forked_pages_are_copied_by_the_side_that_writes_and_reused_by_the_last() {
         user_write(BASE, 2).expect("a copy");
         assert_eq!(free_frames(), free - 1);
         child.activate();
-        let in_child = child.page_table.lock().get(VirtAddr::new(BASE).expect("user")).expect("present");
+        let in_child = child
+            .page_table
+            .lock()
+            .get(VirtAddr::new(BASE).expect("user"))
+            .expect("present");
         // SAFETY: the child's entry holds a reference of the frame.
-        assert_eq!(unsafe { *arch::frame_ptr(in_child.frame) }, 1, "the child still sees the old contents");
+        assert_eq!(
+            unsafe { *arch::frame_ptr(in_child.frame) },
+            1,
+            "the child still sees the old contents"
+        );
         parent.activate();
         assert_eq!(user_read(BASE), Ok(2));
         drop(child);
@@ -199,10 +263,15 @@ fn a_file_page_is_read_once_shared_by_readers_and_copied_by_private_writers() {
         let mm = current_mm();
         let file = file(3 * PAGE_SIZE as u64, 1_000_000);
         map(4 * PAGE_SIZE, RW, Some(file.source.clone()));
-        assert_eq!((user_read(BASE), user_read(BASE + PAGE_SIZE)), (Ok(1), Ok(2)));
+        assert_eq!(
+            (user_read(BASE), user_read(BASE + PAGE_SIZE)),
+            (Ok(1), Ok(2))
+        );
         user_write(BASE, 9).expect("a private copy");
         assert_eq!(user_read(BASE), Ok(9));
-        let again = mm.map(Place::Hint(0), PAGE_SIZE, RO, Some(file.source.clone())).expect("room");
+        let again = mm
+            .map(Place::Hint(0), PAGE_SIZE, RO, Some(file.source.clone()))
+            .expect("room");
         assert_eq!(user_read(again), Ok(1), "the cache has the file's contents");
         assert_eq!(file.reads.load(Ordering::Relaxed), 2);
         assert_eq!(user_read(BASE + 3 * PAGE_SIZE), Err(bus()), "past the end");
@@ -233,7 +302,10 @@ fn an_io_error_is_not_lost_to_a_signal_during_the_read() {
         map(PAGE_SIZE, RO, Some(file.source.clone()));
         catch(Signal::SIGALRM);
         alarm_in(2_000_000);
-        assert_eq!(user_read(BASE), Err(crate::arch::sim::UserFault::Interrupted));
+        assert_eq!(
+            user_read(BASE),
+            Err(crate::arch::sim::UserFault::Interrupted)
+        );
         take_all_signals();
         assert_eq!(user_read(BASE), Err(bus()));
         take_all_signals();
@@ -249,13 +321,27 @@ fn a_user_mode_wait_ends_for_a_signal_and_the_read_goes_on() {
         catch(Signal::SIGALRM);
         let start = time::now_ns();
         alarm_in(5_000_000);
-        assert_eq!(user_read(BASE), Err(crate::arch::sim::UserFault::Interrupted));
-        assert!(time::now_ns() - start < 10_000_000, "the handler would run before the page has come");
+        assert_eq!(
+            user_read(BASE),
+            Err(crate::arch::sim::UserFault::Interrupted)
+        );
+        assert!(
+            time::now_ns() - start < 10_000_000,
+            "the handler would run before the page has come"
+        );
         take_all_signals();
         assert_eq!(user_read(BASE), Ok(1));
         assert!(time::now_ns() - start >= 50_000_000);
-        assert_eq!(file.reads.load(Ordering::Relaxed), 1, "the read belongs to the page");
-        assert_eq!(current().faults.major.load(Ordering::Relaxed), 1, "only the completed fault counts");
+        assert_eq!(
+            file.reads.load(Ordering::Relaxed),
+            1,
+            "the read belongs to the page"
+        );
+        assert_eq!(
+            current().faults.major.load(Ordering::Relaxed),
+            1,
+            "only the completed fault counts"
+        );
     });
 }
 
@@ -265,7 +351,10 @@ fn a_periodic_signal_does_not_starve_a_fault() {
         let file = file(PAGE_SIZE as u64, 50_000_000);
         map(PAGE_SIZE, RO, Some(file.source.clone()));
         catch(Signal::SIGALRM);
-        current().process.set_alarm(Some(time::now_ns() + 1_000_000), 1_000_000).expect("memory");
+        current()
+            .process
+            .set_alarm(Some(time::now_ns() + 1_000_000), 1_000_000)
+            .expect("memory");
         let mut interruptions = 0;
         while user_read(BASE) != Ok(1) {
             interruptions += 1;
@@ -290,8 +379,15 @@ fn a_kernel_mode_wait_sleeps_through_a_caught_signal() {
         // SAFETY: one readable byte.
         let left = unsafe { copy_to_user(BASE, &5u8, 1) };
         assert_eq!(left, 0, "the copy is whole");
-        assert!(crate::signal::signal_pending(&current()), "the signal waits for the way out");
-        assert_eq!(crate::trace::RETRIES.load(Ordering::Relaxed) - turns, 1, "it slept, and did not spin");
+        assert!(
+            crate::signal::signal_pending(&current()),
+            "the signal waits for the way out"
+        );
+        assert_eq!(
+            crate::trace::RETRIES.load(Ordering::Relaxed) - turns,
+            1,
+            "it slept, and did not spin"
+        );
         take_all_signals();
         assert_eq!(user_read(BASE), Ok(5));
     });
@@ -333,18 +429,38 @@ fn a_stack_grows_to_its_limit_and_keeps_its_distance() {
     run_test(|| {
         let mm = current_mm();
         let top = BASE + (64 << 20);
-        mm.map(Place::Fixed(top - PAGE_SIZE), PAGE_SIZE, RW | VmFlags::GROWSDOWN, None).expect("room");
+        mm.map(
+            Place::Fixed(top - PAGE_SIZE),
+            PAGE_SIZE,
+            RW | VmFlags::GROWSDOWN,
+            None,
+        )
+        .expect("room");
         assert_eq!(user_write(top - (1 << 20), 1), Ok(()));
-        let limit = current().process.rlimits.soft(crate::task::rlimit::Resource::Stack) as usize;
+        let limit = current()
+            .process
+            .rlimits
+            .soft(crate::task::rlimit::Resource::Stack) as usize;
         assert_eq!(user_write(top - limit, 1), Ok(()));
         assert_eq!(user_write(top - limit - 1, 1), Err(segv(code::SEGV_MAPERR)));
         take_all_signals();
         let second = BASE + (128 << 20);
         let neighbour = second - (300 + 1) * PAGE_SIZE;
-        mm.map(Place::Fixed(second - PAGE_SIZE), PAGE_SIZE, RW | VmFlags::GROWSDOWN, None).expect("room");
-        mm.map(Place::Fixed(neighbour), PAGE_SIZE, RW, None).expect("room");
+        mm.map(
+            Place::Fixed(second - PAGE_SIZE),
+            PAGE_SIZE,
+            RW | VmFlags::GROWSDOWN,
+            None,
+        )
+        .expect("room");
+        mm.map(Place::Fixed(neighbour), PAGE_SIZE, RW, None)
+            .expect("room");
         let lowest = neighbour + PAGE_SIZE + 256 * PAGE_SIZE;
-        assert_eq!(user_write(lowest - 1, 1), Err(segv(code::SEGV_MAPERR)), "the guard gap");
+        assert_eq!(
+            user_write(lowest - 1, 1),
+            Err(segv(code::SEGV_MAPERR)),
+            "the guard gap"
+        );
         take_all_signals();
         assert_eq!(user_write(lowest, 1), Ok(()));
     });
@@ -354,10 +470,22 @@ fn a_stack_grows_to_its_limit_and_keeps_its_distance() {
 fn a_kernel_copy_stops_where_memory_ends() {
     run_test(|| {
         map(PAGE_SIZE, RW, None);
-        assert_eq!(uaccess::write_bytes_partly(BASE + PAGE_SIZE - 3, b"hello"), 3);
-        assert_eq!(uaccess::write_bytes(USER_END - 1, &[0, 0]), Err(Errno::EFAULT));
-        assert_eq!(uaccess::UserPtr::<u64>::new(usize::MAX - 3).read(), Err(Errno::EFAULT));
-        assert_eq!(uaccess::read_string(BASE + PAGE_SIZE - 3, 10, Errno::ENAMETOOLONG), Err(Errno::EFAULT));
+        assert_eq!(
+            uaccess::write_bytes_partly(BASE + PAGE_SIZE - 3, b"hello"),
+            3
+        );
+        assert_eq!(
+            uaccess::write_bytes(USER_END - 1, &[0, 0]),
+            Err(Errno::EFAULT)
+        );
+        assert_eq!(
+            uaccess::UserPtr::<u64>::new(usize::MAX - 3).read(),
+            Err(Errno::EFAULT)
+        );
+        assert_eq!(
+            uaccess::read_string(BASE + PAGE_SIZE - 3, 10, Errno::ENAMETOOLONG),
+            Err(Errno::EFAULT)
+        );
     });
 }
 
@@ -396,10 +524,20 @@ fn a_signal_sent_to_another_process_wakes_its_fault() {
             sleep_until(Sleep::Uninterruptible, until).expect("nothing interrupts");
             let victim = VICTIM.lock().take().expect("a victim");
             let detail = Detail::Sender { pid: 0, uid: 0 };
-            send::send_to_process(&victim, SigInfo { signal: Signal::SIGUSR1, code: code::SI_USER, detail });
+            send::send_to_process(
+                &victim,
+                SigInfo {
+                    signal: Signal::SIGUSR1,
+                    code: code::SI_USER,
+                    detail,
+                },
+            );
         })
         .expect("memory");
-        assert_eq!(user_read(BASE), Err(crate::arch::sim::UserFault::Interrupted));
+        assert_eq!(
+            user_read(BASE),
+            Err(crate::arch::sim::UserFault::Interrupted)
+        );
         take_all_signals();
         assert_eq!(user_read(BASE), Ok(1));
     });

@@ -13,21 +13,34 @@ use crate::mm::frame::Frame;
 pub fn copy_from_page(page: &Frame, offset: usize, buf: &mut [u8]) {
     assert!(offset + buf.len() <= PAGE_SIZE);
     // SAFETY: the range lies in the frame, of which `page` is a reference, and `buf` is the kernel's own.
-    unsafe { core::ptr::copy_nonoverlapping(arch::frame_ptr(page.number()).add(offset), buf.as_mut_ptr(), buf.len()) };
+    unsafe {
+        core::ptr::copy_nonoverlapping(
+            arch::frame_ptr(page.number()).add(offset),
+            buf.as_mut_ptr(),
+            buf.len(),
+        )
+    };
 }
 
 /// Copies kernel memory into a page of shared memory.
 pub fn copy_to_page(page: &Frame, offset: usize, bytes: &[u8]) {
     assert!(offset + bytes.len() <= PAGE_SIZE);
     // SAFETY: the range lies in the frame, of which `page` is a reference; no Rust reference to its bytes exists.
-    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), arch::frame_ptr(page.number()).add(offset), bytes.len()) };
+    unsafe {
+        core::ptr::copy_nonoverlapping(
+            bytes.as_ptr(),
+            arch::frame_ptr(page.number()).add(offset),
+            bytes.len(),
+        )
+    };
 }
 
 /// Copies `len` bytes of a page that is up to date to user memory; how many. May sleep.
 pub fn copy_page_to_user(page: &Frame, offset: usize, dst: usize, len: usize) -> usize {
     assert!(offset + len <= PAGE_SIZE);
     // SAFETY: the range lies in the frame, of which `page` is a reference.
-    let missing = unsafe { arch::copy_to_user(dst, arch::frame_ptr(page.number()).add(offset), len) };
+    let missing =
+        unsafe { arch::copy_to_user(dst, arch::frame_ptr(page.number()).add(offset), len) };
     len - missing
 }
 
@@ -35,14 +48,17 @@ pub fn copy_page_to_user(page: &Frame, offset: usize, dst: usize, len: usize) ->
 pub fn copy_user_to_page(page: &Frame, offset: usize, src: usize, len: usize) -> usize {
     assert!(offset + len <= PAGE_SIZE);
     // SAFETY: as in `copy_to_page`.
-    let missing = unsafe { arch::copy_from_user(arch::frame_ptr(page.number()).add(offset), src, len) };
+    let missing =
+        unsafe { arch::copy_from_user(arch::frame_ptr(page.number()).add(offset), src, len) };
     len - missing
 }
 
 impl Mapping {
     /// Whether it pays to ask for pages before they are needed: contents come from a device, and not one that is slow on purpose.
     pub fn reads_ahead(&self) -> bool {
-        self.backing.as_ref().is_some_and(|backing| backing.delay_ns() == 0)
+        self.backing
+            .as_ref()
+            .is_some_and(|backing| backing.delay_ns() == 0)
     }
 
     /// The size becomes `size` if it is smaller. For files in memory.
@@ -62,7 +78,13 @@ impl Mapping {
         if in_page != 0 {
             if let Some(number) = pages.get(size >> PAGE_SHIFT) {
                 // SAFETY: the tree holds a reference, under its lock; the range lies in the frame.
-                unsafe { core::ptr::write_bytes(arch::frame_ptr(number).add(in_page), 0, PAGE_SIZE - in_page) };
+                unsafe {
+                    core::ptr::write_bytes(
+                        arch::frame_ptr(number).add(in_page),
+                        0,
+                        PAGE_SIZE - in_page,
+                    )
+                };
             }
         }
         pages.truncate(size.div_ceil(PAGE_SIZE as u64));

@@ -93,7 +93,11 @@ impl Mapping {
     }
 
     fn with(size: u64, backing: Option<Box<dyn Backing>>) -> Mapping {
-        Mapping { pages: SpinLock::new(rank::PAGE, FrameTree::new()), size: AtomicU64::new(size), backing }
+        Mapping {
+            pages: SpinLock::new(rank::PAGE, FrameTree::new()),
+            size: AtomicU64::new(size),
+            backing,
+        }
     }
 
     /// The file's size in bytes.
@@ -119,16 +123,24 @@ impl Mapping {
             }
             // SAFETY: the tree holds a reference, under its lock.
             let page = unsafe { Frame::share(found) };
-            return Ok(if state & page_state::UPTODATE != 0 { Lookup::Ready(page) } else { Lookup::Busy(Wait::Page(page)) });
+            return Ok(if state & page_state::UPTODATE != 0 {
+                Lookup::Ready(page)
+            } else {
+                Lookup::Busy(Wait::Page(page))
+            });
         }
         if self.backing.is_none() {
             let page = Frame::alloc_zeroed(Purpose::User)?;
-            frame::meta(page.number()).state.store(page_state::UPTODATE, Ordering::Release);
+            frame::meta(page.number())
+                .state
+                .store(page_state::UPTODATE, Ordering::Release);
             pages.insert(index, page.clone())?;
             return Ok(Lookup::Ready(page));
         }
         let page = Frame::alloc(Purpose::User)?;
-        frame::meta(page.number()).state.store(page_state::LOCKED, Ordering::Relaxed);
+        frame::meta(page.number())
+            .state
+            .store(page_state::LOCKED, Ordering::Relaxed);
         pages.insert(index, page.clone())?;
         drop(pages);
         Ok(Lookup::Busy(match reader::submit(self, index, &page) {
@@ -171,7 +183,8 @@ impl Mapping {
     /// Takes all pages out that nobody else holds. Returns how many frames became free.
     pub fn reclaim(&self) -> usize {
         self.pages.lock().retain(|page| {
-            !Frame::is_unique(page) || frame::meta(page).state.load(Ordering::Acquire) & page_state::UPTODATE == 0
+            !Frame::is_unique(page)
+                || frame::meta(page).state.load(Ordering::Acquire) & page_state::UPTODATE == 0
         })
     }
 
@@ -186,7 +199,14 @@ impl Mapping {
             let slept = crate::sched::wait::sleep_until(Sleep::Uninterruptible, until);
             debug_assert!(slept.is_ok());
         }
-        unlock(page.number(), if outcome.is_ok() { page_state::UPTODATE } else { page_state::ERROR });
+        unlock(
+            page.number(),
+            if outcome.is_ok() {
+                page_state::UPTODATE
+            } else {
+                page_state::ERROR
+            },
+        );
     }
 }
 
@@ -202,7 +222,9 @@ fn queue_of(page: FrameNumber) -> &'static WaitQueue {
 /// Waits until a page, of which the caller holds a reference, is not being read any more.
 fn wait_unlocked(page: FrameNumber, sleep: Sleep) -> core::result::Result<(), Interrupted> {
     let meta = frame::meta(page);
-    queue_of(page).wait_until(sleep, || (meta.state.load(Ordering::Acquire) & page_state::LOCKED == 0).then_some(()))
+    queue_of(page).wait_until(sleep, || {
+        (meta.state.load(Ordering::Acquire) & page_state::LOCKED == 0).then_some(())
+    })
 }
 
 fn unlock(page: FrameNumber, state: u32) {

@@ -38,7 +38,14 @@ impl Worker {
     const fn new() -> Worker {
         Worker {
             // Taken while no tree is locked, so that the rank may be the same.
-            ring: SpinLock::new(rank::PAGE, Ring { slots: [const { None }; CAPACITY], first: 0, len: 0 }),
+            ring: SpinLock::new(
+                rank::PAGE,
+                Ring {
+                    slots: [const { None }; CAPACITY],
+                    first: 0,
+                    len: 0,
+                },
+            ),
             work: WaitQueue::new(),
             space: WaitQueue::new(),
         }
@@ -85,15 +92,28 @@ pub struct Place(&'static Worker);
 
 impl Place {
     pub(super) fn wait(&self, sleep: Sleep) -> core::result::Result<(), Interrupted> {
-        self.0.space.wait_until(sleep, || (self.0.ring.lock().len < CAPACITY).then_some(()))
+        self.0
+            .space
+            .wait_until(sleep, || (self.0.ring.lock().len < CAPACITY).then_some(()))
     }
 }
 
 /// Queues the read of a locked page, or says what to wait for if there is no place.
-pub(super) fn submit(mapping: &Arc<Mapping>, index: u64, page: &Frame) -> core::result::Result<(), Place> {
-    let delayed = mapping.backing.as_ref().is_some_and(|backing| backing.delay_ns() > 0);
+pub(super) fn submit(
+    mapping: &Arc<Mapping>,
+    index: u64,
+    page: &Frame,
+) -> core::result::Result<(), Place> {
+    let delayed = mapping
+        .backing
+        .as_ref()
+        .is_some_and(|backing| backing.delay_ns() > 0);
     let worker = if delayed { &DELAYED } else { &PROMPT };
-    let queued = worker.push(Request { mapping: mapping.clone(), index, page: page.clone() });
+    let queued = worker.push(Request {
+        mapping: mapping.clone(),
+        index,
+        page: page.clone(),
+    });
     queued.then_some(()).ok_or(Place(worker))
 }
 

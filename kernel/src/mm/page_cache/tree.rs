@@ -21,7 +21,11 @@ impl Node {
     fn entry(&mut self, slot: usize) -> &mut u64 {
         debug_assert!(slot < ENTRIES);
         // SAFETY: the node's frame is owned by the tree alone, which is borrowed mutably through `self`; the slot is below 512.
-        unsafe { &mut *arch::frame_ptr(self.0.number()).cast::<u64>().add(slot % ENTRIES) }
+        unsafe {
+            &mut *arch::frame_ptr(self.0.number())
+                .cast::<u64>()
+                .add(slot % ENTRIES)
+        }
     }
 }
 
@@ -30,7 +34,9 @@ fn encode(frame: Frame) -> u64 {
 }
 
 fn number_in(entry: u64) -> Option<FrameNumber> {
-    entry.checked_sub(1).map(|number| FrameNumber(number as u32))
+    entry
+        .checked_sub(1)
+        .map(|number| FrameNumber(number as u32))
 }
 
 /// Takes over the reference in an entry, leaving nothing.
@@ -136,7 +142,9 @@ fn insert_below(entry: &mut u64, height: u32, index: u64, page: Frame) -> Result
         *entry = encode(Node::new()?.0);
     }
     let slot = (index >> ((height - 1) * BITS)) as usize % ENTRIES;
-    with_child(entry, |node| insert_below(node.entry(slot), height - 1, index, page))
+    with_child(entry, |node| {
+        insert_below(node.entry(slot), height - 1, index, page)
+    })
 }
 
 fn remove_below(entry: &mut u64, height: u32, index: u64) -> Option<Frame> {
@@ -144,7 +152,9 @@ fn remove_below(entry: &mut u64, height: u32, index: u64) -> Option<Frame> {
         return take(entry);
     }
     let slot = (index >> ((height - 1) * BITS)) as usize % ENTRIES;
-    with_child(entry, |node| remove_below(node.entry(slot), height - 1, index))
+    with_child(entry, |node| {
+        remove_below(node.entry(slot), height - 1, index)
+    })
 }
 
 /// `base`: the index of the first page below `entry`.
@@ -170,7 +180,9 @@ fn truncate_below(entry: &mut u64, height: u32, base: u64, first: u64) {
 }
 
 fn retain_below(entry: &mut u64, height: u32, keep: &mut dyn FnMut(FrameNumber) -> bool) -> usize {
-    let Some(number) = number_in(*entry) else { return 0 };
+    let Some(number) = number_in(*entry) else {
+        return 0;
+    };
     if height == 0 {
         if keep(number) {
             return 0;
@@ -179,7 +191,9 @@ fn retain_below(entry: &mut u64, height: u32, keep: &mut dyn FnMut(FrameNumber) 
         return 1;
     }
     let (dropped, empty) = with_child(entry, |node| {
-        let dropped = (0..ENTRIES).map(|slot| retain_below(node.entry(slot), height - 1, keep)).sum();
+        let dropped = (0..ENTRIES)
+            .map(|slot| retain_below(node.entry(slot), height - 1, keep))
+            .sum();
         (dropped, (0..ENTRIES).all(|slot| *node.entry(slot) == 0))
     });
     if empty {

@@ -54,8 +54,14 @@ impl Image {
 pub fn interpreter_of(file: &Arc<File>) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
     let mut buf = [0; SCRIPT_LINE];
     let len = file.mapping().ok_or(Errno::EACCES)?.read_at(0, &mut buf)?;
-    let Some(line) = buf[..len].strip_prefix(b"#!") else { return Ok(None) };
-    let line = line.split(|&byte| byte == b'\n').next().unwrap_or(line).trim_ascii();
+    let Some(line) = buf[..len].strip_prefix(b"#!") else {
+        return Ok(None);
+    };
+    let line = line
+        .split(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or(line)
+        .trim_ascii();
     let blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
     let end = line.iter().position(blank).unwrap_or(line.len());
     let (interpreter, rest) = line.split_at(end);
@@ -63,7 +69,11 @@ pub fn interpreter_of(file: &Arc<File>) -> Result<Option<(Vec<u8>, Option<Vec<u8
         return Err(Errno::ENOEXEC);
     }
     let argument = rest.trim_ascii();
-    let argument = if argument.is_empty() { None } else { Some(owned(argument)?) };
+    let argument = if argument.is_empty() {
+        None
+    } else {
+        Some(owned(argument)?)
+    };
     Ok(Some((owned(interpreter)?, argument)))
 }
 
@@ -83,11 +93,22 @@ pub fn load(mm: &Mm, file: &Arc<File>) -> Result<Image> {
     };
     let mut segments = Vec::new();
     segments.try_reserve_exact(phdrs.len())?;
-    for phdr in phdrs.iter().filter(|phdr| phdr.p_type == abi::PT_LOAD && phdr.p_memsz > 0) {
+    for phdr in phdrs
+        .iter()
+        .filter(|phdr| phdr.p_type == abi::PT_LOAD && phdr.p_memsz > 0)
+    {
         segments.push(map_segment(mm, file, phdr, bias)?);
     }
-    let end = segments.iter().map(|segment| segment.end).max().ok_or(Errno::ENOEXEC)?;
-    mm.set_brk_start(if header.e_type == abi::ET_DYN { PIE_BRK } else { page_align_up(end).ok_or(Errno::ENOMEM)? })?;
+    let end = segments
+        .iter()
+        .map(|segment| segment.end)
+        .max()
+        .ok_or(Errno::ENOEXEC)?;
+    mm.set_brk_start(if header.e_type == abi::ET_DYN {
+        PIE_BRK
+    } else {
+        page_align_up(end).ok_or(Errno::ENOMEM)?
+    })?;
     Ok(Image {
         entry: bias.wrapping_add(header.e_entry as usize),
         phdr: phdr_address(&phdrs, &header).map_or(0, |address| bias.wrapping_add(address)),
@@ -97,13 +118,19 @@ pub fn load(mm: &Mm, file: &Arc<File>) -> Result<Image> {
 }
 
 fn parse_header(bytes: &[u8; EHDR_SIZE]) -> Result<FileHeader<LittleEndian>> {
-    let ident = parse_ident::<LittleEndian>(&bytes[..abi::EI_NIDENT]).map_err(|_| Errno::ENOEXEC)?;
-    let header = FileHeader::parse_tail(ident, &bytes[abi::EI_NIDENT..]).map_err(|_| Errno::ENOEXEC)?;
+    let ident =
+        parse_ident::<LittleEndian>(&bytes[..abi::EI_NIDENT]).map_err(|_| Errno::ENOEXEC)?;
+    let header =
+        FileHeader::parse_tail(ident, &bytes[abi::EI_NIDENT..]).map_err(|_| Errno::ENOEXEC)?;
     let fits = header.class == Class::ELF64
         && header.e_machine == abi::EM_X86_64
         && header.e_phentsize as usize == PHDR_SIZE
         && (1..=MAX_PHDRS).contains(&(header.e_phnum as usize));
-    if fits { Ok(header) } else { Err(Errno::ENOEXEC) }
+    if fits {
+        Ok(header)
+    } else {
+        Err(Errno::ENOEXEC)
+    }
 }
 
 fn read_phdrs(file: &Arc<File>, header: &FileHeader<LittleEndian>) -> Result<Vec<ProgramHeader>> {
@@ -111,7 +138,12 @@ fn read_phdrs(file: &Arc<File>, header: &FileHeader<LittleEndian>) -> Result<Vec
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len)?;
     bytes.resize(len, 0);
-    if file.mapping().ok_or(Errno::EACCES)?.read_at(header.e_phoff, &mut bytes)? < len {
+    if file
+        .mapping()
+        .ok_or(Errno::EACCES)?
+        .read_at(header.e_phoff, &mut bytes)?
+        < len
+    {
         return Err(Errno::ENOEXEC);
     }
     let mut phdrs = Vec::new();
@@ -122,48 +154,87 @@ fn read_phdrs(file: &Arc<File>, header: &FileHeader<LittleEndian>) -> Result<Vec
         phdrs.push(phdr.map_err(|_| Errno::ENOEXEC)?);
     }
     // A program that asks for a dynamic linker is not one of ours.
-    if phdrs.iter().any(|phdr| phdr.p_type == abi::PT_INTERP) { Err(Errno::ENOEXEC) } else { Ok(phdrs) }
+    if phdrs.iter().any(|phdr| phdr.p_type == abi::PT_INTERP) {
+        Err(Errno::ENOEXEC)
+    } else {
+        Ok(phdrs)
+    }
 }
 
 /// Where a position-independent program goes: a free range as long as all its segments together.
 fn choose_bias(mm: &Mm, phdrs: &[ProgramHeader]) -> Result<usize> {
     let loads = || phdrs.iter().filter(|phdr| phdr.p_type == abi::PT_LOAD);
-    let start = loads().map(|phdr| page_align_down(phdr.p_vaddr as usize)).min().ok_or(Errno::ENOEXEC)?;
-    let end = loads().map(|phdr| phdr.p_vaddr.saturating_add(phdr.p_memsz)).max().ok_or(Errno::ENOEXEC)?;
-    let len = page_align_up(end as usize).and_then(|end| end.checked_sub(start)).ok_or(Errno::ENOEXEC)?;
-    let alignment = loads().map(|phdr| phdr.p_align as usize).filter(|align| align.is_power_of_two()).max();
+    let start = loads()
+        .map(|phdr| page_align_down(phdr.p_vaddr as usize))
+        .min()
+        .ok_or(Errno::ENOEXEC)?;
+    let end = loads()
+        .map(|phdr| phdr.p_vaddr.saturating_add(phdr.p_memsz))
+        .max()
+        .ok_or(Errno::ENOEXEC)?;
+    let len = page_align_up(end as usize)
+        .and_then(|end| end.checked_sub(start))
+        .ok_or(Errno::ENOEXEC)?;
+    let alignment = loads()
+        .map(|phdr| phdr.p_align as usize)
+        .filter(|align| align.is_power_of_two())
+        .max();
     let alignment = alignment.unwrap_or(PAGE_SIZE).max(PAGE_SIZE);
-    let room = len.checked_add(alignment - PAGE_SIZE).filter(|&room| room < USER_END).ok_or(Errno::ENOEXEC)?;
+    let room = len
+        .checked_add(alignment - PAGE_SIZE)
+        .filter(|&room| room < USER_END)
+        .ok_or(Errno::ENOEXEC)?;
     let gap = mm.write()?.find_gap(room)?.get();
     Ok(((gap + alignment - 1) & !(alignment - 1)).wrapping_sub(start))
 }
 
 fn map_segment(mm: &Mm, file: &Arc<File>, phdr: &ProgramHeader, bias: usize) -> Result<Segment> {
     let start = bias.wrapping_add(phdr.p_vaddr as usize);
-    let file_end = start.checked_add(phdr.p_filesz as usize).ok_or(Errno::ENOEXEC)?;
-    let end = start.checked_add(phdr.p_memsz as usize).filter(|&end| end <= USER_END).ok_or(Errno::ENOEXEC)?;
+    let file_end = start
+        .checked_add(phdr.p_filesz as usize)
+        .ok_or(Errno::ENOEXEC)?;
+    let end = start
+        .checked_add(phdr.p_memsz as usize)
+        .filter(|&end| end <= USER_END)
+        .ok_or(Errno::ENOEXEC)?;
     let in_page = start % PAGE_SIZE;
     if phdr.p_filesz > phdr.p_memsz || phdr.p_offset as usize % PAGE_SIZE != in_page {
         return Err(Errno::ENOEXEC);
     }
     let flags = segment_flags(phdr.p_flags);
-    let (map_start, map_end) = (start - in_page, page_align_up(file_end).ok_or(Errno::ENOEXEC)?);
+    let (map_start, map_end) = (
+        start - in_page,
+        page_align_up(file_end).ok_or(Errno::ENOEXEC)?,
+    );
     if phdr.p_filesz > 0 {
         let source = Source {
             mapping: file.mapping().ok_or(Errno::EACCES)?,
             first_page: phdr.p_offset >> PAGE_SHIFT,
             file: Some(file.clone() as Arc<dyn MappedFile>),
         };
-        mm.map(Place::Fixed(map_start), map_end - map_start, flags, Some(source))?;
+        mm.map(
+            Place::Fixed(map_start),
+            map_end - map_start,
+            flags,
+            Some(source),
+        )?;
     }
-    let zero_start = if phdr.p_filesz > 0 { map_end } else { map_start };
+    let zero_start = if phdr.p_filesz > 0 {
+        map_end
+    } else {
+        map_start
+    };
     let zero_end = page_align_up(end).ok_or(Errno::ENOEXEC)?;
     if zero_end > zero_start {
         mm.map(Place::Fixed(zero_start), zero_end - zero_start, flags, None)?;
     }
     // The file's bytes behind the segment, in its last page: only memory that may be written has to be zero there.
-    let partial = phdr.p_filesz > 0 && end > file_end && file_end < map_end && flags.contains(VmFlags::WRITE);
-    Ok(Segment { clear: partial.then_some((file_end, map_end - file_end)), end })
+    let partial =
+        phdr.p_filesz > 0 && end > file_end && file_end < map_end && flags.contains(VmFlags::WRITE);
+    Ok(Segment {
+        clear: partial.then_some((file_end, map_end - file_end)),
+        end,
+    })
 }
 
 fn segment_flags(p_flags: u32) -> VmFlags {

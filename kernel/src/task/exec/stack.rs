@@ -50,7 +50,13 @@ pub struct Contents {
 
 impl Contents {
     /// Prepares the contents in kernel memory. `E2BIG`, `ENOMEM`.
-    pub fn build(top: usize, path: &[u8], argv: &Strings, envp: &Strings, image: &Image) -> Result<Contents> {
+    pub fn build(
+        top: usize,
+        path: &[u8],
+        argv: &Strings,
+        envp: &Strings,
+        image: &Image,
+    ) -> Result<Contents> {
         let path_at = top - size_of::<usize>() - (path.len() + 1);
         let env_at = path_at - envp.bytes().len();
         let arg_at = env_at - argv.bytes().len();
@@ -85,8 +91,13 @@ impl Contents {
         if bytes.len() > INITIAL_SIZE.max(arg_space()) {
             return Err(Errno::E2BIG);
         }
-        let layout =
-            Layout { arg_start: arg_at, arg_end: env_at, env_start: env_at, env_end: path_at, stack_start: sp };
+        let layout = Layout {
+            arg_start: arg_at,
+            arg_end: env_at,
+            env_start: env_at,
+            env_end: path_at,
+            stack_start: sp,
+        };
         Ok(Contents { sp, bytes, layout })
     }
 
@@ -99,8 +110,13 @@ const PLATFORM: &[u8] = b"x86_64";
 
 /// How much of the stack's limit arguments may take: a quarter.
 fn arg_space() -> usize {
-    let limit = crate::sched::current().process.rlimits.soft(crate::task::rlimit::Resource::Stack);
-    usize::try_from(limit / 4).unwrap_or(usize::MAX).min(6 << 20)
+    let limit = crate::sched::current()
+        .process
+        .rlimits
+        .soft(crate::task::rlimit::Resource::Stack);
+    usize::try_from(limit / 4)
+        .unwrap_or(usize::MAX)
+        .min(6 << 20)
 }
 
 /// The addresses of strings that lie one after the other from `start` on.
@@ -112,7 +128,12 @@ fn pointers(strings: &Strings, start: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-fn auxiliary_vector(image: &Image, path_at: usize, platform_at: usize, random_at: usize) -> [(u32, usize); 19] {
+fn auxiliary_vector(
+    image: &Image,
+    path_at: usize,
+    platform_at: usize,
+    random_at: usize,
+) -> [(u32, usize); 19] {
     [
         (at::AT_MINSIGSTKSZ, arch::min_frame_size()),
         (at::AT_HWCAP, arch::machine::hwcap()),

@@ -50,7 +50,12 @@ impl Strings {
     }
 
     /// The argument list of a script's interpreter: its name, its argument, the script's path, and the script's arguments.
-    pub fn for_interpreter(self, interpreter: &[u8], argument: Option<&[u8]>, script: &[u8]) -> Result<Strings> {
+    pub fn for_interpreter(
+        self,
+        interpreter: &[u8],
+        argument: Option<&[u8]>,
+        script: &[u8],
+    ) -> Result<Strings> {
         let mut strings = Strings::default();
         strings.push(interpreter)?;
         if let Some(argument) = argument {
@@ -74,7 +79,9 @@ impl Strings {
 
     /// The strings, without their NULs.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.split_inclusive(|&byte| byte == 0).map(|string| &string[..string.len() - 1])
+        self.bytes
+            .split_inclusive(|&byte| byte == 0)
+            .map(|string| &string[..string.len() - 1])
     }
 }
 
@@ -97,7 +104,9 @@ mod tests {
         for string in [&b"./script"[..], b"", b"two"] {
             argv.push(string).unwrap();
         }
-        let argv = argv.for_interpreter(b"/bin/sh", Some(b"-e"), b"./script").unwrap();
+        let argv = argv
+            .for_interpreter(b"/bin/sh", Some(b"-e"), b"./script")
+            .unwrap();
         let all: Vec<&[u8]> = argv.iter().collect();
         assert_eq!(all, [&b"/bin/sh"[..], b"-e", b"./script", b"", b"two"]);
         assert_eq!(argv.count(), 5);
