@@ -136,11 +136,9 @@ impl Disk {
         let window = unsafe {
             core::slice::from_raw_parts_mut(self.data.add(slot * WINDOW).as_ptr(), window_len)
         };
-        if missing {
-            if let Err(errno) = self.fill(start, window) {
-                self.windows.forget();
-                return Err(errno);
-            }
+        if missing && let Err(errno) = self.fill(start, window) {
+            self.windows.forget();
+            return Err(errno);
         }
         buf[..len].copy_from_slice(&window[offset..offset + len]);
         Ok(len)

@@ -12,6 +12,9 @@ use super::tmpfs::TmpFs;
 use crate::drivers::console::Output;
 use crate::errno::Result;
 
+/// Writes where a link leads.
+type Target = fn(&mut Text) -> core::fmt::Result;
+
 const ROOT: u64 = 1;
 
 /// What [`mount`] made.
@@ -44,7 +47,7 @@ pub fn mount(root: &InodeRef) -> Result<Dev> {
     )?;
     dir.add("tty", tty)?;
     dir.add("console", stdout.clone())?;
-    let links: [(&'static str, fn(&mut Text) -> core::fmt::Result); 4] = [
+    let links: [(&'static str, Target); 4] = [
         ("fd", |text| text.write_str("/proc/self/fd")),
         ("stdin", |text| text.write_str("/proc/self/fd/0")),
         ("stdout", |text| text.write_str("/proc/self/fd/1")),

@@ -87,7 +87,7 @@ pub fn resolve_parent(start: &Start, path: &[u8]) -> Result<Parent> {
         rest,
         links: 0,
     }
-    .to_parent()
+    .into_parent()
 }
 
 /// Where a followed link led.
@@ -112,12 +112,12 @@ impl Parent {
             walk.rest.try_reserve(1)?;
             walk.rest.push(b'/');
         }
-        walk.to_parent().map(Followed::Path)
+        walk.into_parent().map(Followed::Path)
     }
 }
 
 impl Walk {
-    fn to_parent(mut self) -> Result<Parent> {
+    fn into_parent(mut self) -> Result<Parent> {
         if self.rest.first() == Some(&b'/') {
             self.at = self.root.clone();
         }

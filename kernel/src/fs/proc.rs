@@ -21,6 +21,9 @@ use crate::sched::current;
 use crate::task::table;
 use process::ProcessDir;
 
+/// Writes where a link leads.
+type Target = fn(&mut Text) -> core::fmt::Result;
+
 pub use system::{HOSTNAME, OSTYPE, RELEASE, VERSION};
 
 const ROOT: u64 = 1;
@@ -52,7 +55,7 @@ pub fn mount(parent: &InodeRef) -> Result<InodeRef> {
             )?,
         )?;
     }
-    let links: [(&'static str, fn(&mut Text) -> fmt::Result); 3] = [
+    let links: [(&'static str, Target); 3] = [
         ("self", |text| write!(text, "{}", current().process.pid)),
         ("thread-self", |text| {
             write!(text, "{0}/task/{1}", current().process.pid, current().tid)

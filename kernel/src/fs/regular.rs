@@ -46,7 +46,7 @@ pub fn read(pages: &Arc<Mapping>, offset: u64, dst: &mut Dst<'_>) -> Result<usiz
 
 /// Starts reading the pages up to `last` that will be needed next, so that the disk works while bytes are copied.
 fn read_ahead(pages: &Arc<Mapping>, index: u64, last: u64) {
-    if !pages.reads_ahead() || index % READ_AHEAD != 0 {
+    if !pages.reads_ahead() || !index.is_multiple_of(READ_AHEAD) {
         return;
     }
     for ahead in index..=last.min(index + READ_AHEAD - 1) {

@@ -38,7 +38,7 @@ impl VirtAddr {
     /// Whether the address is the start of a page.
     #[inline]
     pub const fn is_aligned(self) -> bool {
-        self.0 % PAGE_SIZE == 0
+        self.0.is_multiple_of(PAGE_SIZE)
     }
 }
 

@@ -41,11 +41,20 @@ pub struct FrameMeta {
 }
 
 impl FrameMeta {
-    pub const NEW: FrameMeta = FrameMeta {
-        refcount: AtomicU32::new(0),
-        state: AtomicU32::new(0),
-        next_free: AtomicU32::new(NONE),
-    };
+    /// A frame that is free and was never used; all bytes zero.
+    pub const fn new() -> FrameMeta {
+        FrameMeta {
+            refcount: AtomicU32::new(0),
+            state: AtomicU32::new(0),
+            next_free: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Default for FrameMeta {
+    fn default() -> Self {
+        FrameMeta::new()
+    }
 }
 
 struct Allocator {

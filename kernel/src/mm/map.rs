@@ -114,7 +114,7 @@ impl Mm {
                 .map(|_| ())
                 .ok_or(Errno::EINVAL);
         }
-        if addr % super::PAGE_SIZE != 0 {
+        if !addr.is_multiple_of(super::PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
         let range = Range::new(addr, len).ok_or(Errno::ENOMEM)?;
@@ -206,7 +206,7 @@ impl Mm {
     /// madvise(MADV_DONTNEED): private contents go back to what is behind them. `ENOMEM` if a part is not mapped (the rest is done),
     /// `EINVAL`.
     pub fn discard(&self, addr: usize, len: usize) -> Result {
-        if addr % super::PAGE_SIZE != 0 {
+        if !addr.is_multiple_of(super::PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
         if len == 0 {

@@ -105,10 +105,10 @@ pub(super) fn expire(now_ns: u64) {
 
 fn alarm(process: &Arc<Process>, timer: &Timer, now_ns: u64) {
     let interval = process.alarm_interval_ns();
-    if interval > 0 {
-        // Periods that were missed are skipped, as setitimer(2) has no overrun count.
-        let deadline = timer.deadline.load(Ordering::Relaxed);
-        let next = deadline + (now_ns.saturating_sub(deadline) / interval + 1) * interval;
+    let deadline = timer.deadline.load(Ordering::Relaxed);
+    // Periods that were missed are skipped, as setitimer(2) has no overrun count.
+    if let Some(missed) = now_ns.saturating_sub(deadline).checked_div(interval) {
+        let next = deadline.saturating_add((missed + 1).saturating_mul(interval));
         // SAFETY: the timer is the process's own box, which cancels before it goes.
         unsafe { timer.arm_at(next) };
     }

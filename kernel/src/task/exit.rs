@@ -89,11 +89,9 @@ fn end_process(process: &Arc<Process>, status: ExitStatus) {
         ExitStatus::Signal(signal) => (code::CLD_KILLED, signal.number() as i32),
     };
     send::notify_parent(process, code, number);
-    if reaped_by_itself {
-        if let Some(parent) = process.parent() {
-            wait::remove_child(&parent, process);
-            parent.child_events.wake_all();
-        }
+    if reaped_by_itself && let Some(parent) = process.parent() {
+        wait::remove_child(&parent, process);
+        parent.child_events.wake_all();
     }
 }
 

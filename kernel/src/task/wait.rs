@@ -66,10 +66,9 @@ pub fn wait(which: Which, options: Options) -> Result<Option<Waited>> {
         child,
         event: Event::Exited(_),
     }) = &found
+        && !options.keep
     {
-        if !options.keep {
-            reap(&process, child);
-        }
+        reap(&process, child);
     }
     Ok(found)
 }

@@ -15,9 +15,9 @@ pub(super) fn init() {
     let memory = vec![0xa5u8; (FRAMES as usize + 1) * PAGE_SIZE].leak();
     let base = (memory.as_ptr() as usize).next_multiple_of(PAGE_SIZE);
     BASE.set(base).expect("initialised once");
-    let meta: Vec<FrameMeta> = (0..FRAMES).map(|_| FrameMeta::NEW).collect();
+    let meta: Vec<FrameMeta> = (0..FRAMES).map(|_| FrameMeta::new()).collect();
     // SAFETY: the memory was just allocated and is leaked, and nobody has a frame of it yet.
-    unsafe { frame::init([1..FRAMES].into_iter(), meta.leak()) };
+    unsafe { frame::init(core::iter::once(1..FRAMES), meta.leak()) };
 }
 
 /// The memory of a frame.

@@ -25,7 +25,11 @@ pub(super) fn walk(rbp: usize, mut f: impl FnMut(usize)) {
 
 fn read_frame(frame: usize) -> Option<(usize, usize)> {
     let kernel = (frame as isize) < 0;
-    if !kernel || frame % 8 != 0 || phys_of(frame).is_none() || phys_of(frame + 15).is_none() {
+    if !kernel
+        || !frame.is_multiple_of(8)
+        || phys_of(frame).is_none()
+        || phys_of(frame + 15).is_none()
+    {
         return None;
     }
     // SAFETY: kernel memory that is mapped and aligned; any value will do.

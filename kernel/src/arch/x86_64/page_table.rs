@@ -337,9 +337,10 @@ impl PageTable {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        // SAFETY: this CPU's own field, only written here and in `load_root`, with no interrupt in between that could.
+        // SAFETY: this CPU's own field, written by `load_root` alone, which interrupt handlers do not call.
+        let in_use = unsafe { *percpu::this().root.get() };
         debug_assert_ne!(
-            unsafe { *percpu::this().root.get() },
+            in_use,
             self.root.phys(),
             "an address space in use was dropped"
         );

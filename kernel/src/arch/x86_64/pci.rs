@@ -14,7 +14,7 @@ static PORTS: IrqLock<(Port<u32>, Port<u32>)> =
     IrqLock::new(rank::DEVICE, (Port::new(ADDRESS), Port::new(DATA)));
 
 fn address(bus: u8, device: u8, function: u8, offset: u8) -> u32 {
-    debug_assert!(device < 32 && function < 8 && offset % 4 == 0);
+    debug_assert!(device < 32 && function < 8 && offset.is_multiple_of(4));
     ENABLE
         | (bus as u32) << 16
         | (device as u32) << 11

@@ -284,8 +284,8 @@ fn restore_fpu(from: usize) -> Result<(), BadFrame> {
     }
     let image = inspect(from)?;
     let aligned = match image {
-        Image::FxOnly => from % 16 == 0,
-        Image::Xsave(_) => from % 64 == 0,
+        Image::FxOnly => from.is_multiple_of(16),
+        Image::Xsave(_) => from.is_multiple_of(64),
     };
     let outcome = if aligned {
         fpu::replace_current(|area| read_fpu(area, from, image))

@@ -50,8 +50,14 @@ impl Image {
     }
 }
 
-/// The interpreter that a `#!` line names, and its argument; `None` if the file is not a script. `ENOEXEC` for an empty line.
-pub fn interpreter_of(file: &Arc<File>) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+/// What a `#!` line names.
+pub struct Interpreter {
+    pub path: Vec<u8>,
+    pub argument: Option<Vec<u8>>,
+}
+
+/// The interpreter of a script; `None` if the file is not one. `ENOEXEC` for an empty line.
+pub fn interpreter_of(file: &Arc<File>) -> Result<Option<Interpreter>> {
     let mut buf = [0; SCRIPT_LINE];
     let len = file.mapping().ok_or(Errno::EACCES)?.read_at(0, &mut buf)?;
     let Some(line) = buf[..len].strip_prefix(b"#!") else {
@@ -74,7 +80,8 @@ pub fn interpreter_of(file: &Arc<File>) -> Result<Option<(Vec<u8>, Option<Vec<u8
     } else {
         Some(owned(argument)?)
     };
-    Ok(Some((owned(interpreter)?, argument)))
+    let path = owned(interpreter)?;
+    Ok(Some(Interpreter { path, argument }))
 }
 
 /// Maps a static program into an empty address space and places its heap. `ENOEXEC` if it is not one, `EIO`, `ENOMEM`.

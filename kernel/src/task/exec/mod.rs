@@ -18,7 +18,7 @@ use crate::mm::Mm;
 use crate::mm::uaccess;
 use crate::sched::current;
 use crate::signal::{AltStack, Signal};
-use load::{Image, Segment};
+use load::{Image, Interpreter, Segment};
 use strings::Strings;
 
 /// Scripts may name scripts as their interpreters, this deep.
@@ -50,12 +50,12 @@ fn resolve_scripts(path: &[u8], mut argv: Strings) -> Result<(Arc<File>, Strings
     let mut file = fs::open_exec(path)?;
     let mut script = strings::owned(path)?;
     for _ in 0..MAX_INTERPRETERS {
-        let Some((interpreter, argument)) = load::interpreter_of(&file)? else {
+        let Some(Interpreter { path, argument }) = load::interpreter_of(&file)? else {
             return Ok((file, argv));
         };
-        argv = argv.for_interpreter(&interpreter, argument.as_deref(), &script)?;
-        file = fs::open_exec(&interpreter)?;
-        script = interpreter;
+        argv = argv.for_interpreter(&path, argument.as_deref(), &script)?;
+        file = fs::open_exec(&path)?;
+        script = path;
     }
     Err(Errno::ELOOP)
 }
