@@ -27,6 +27,7 @@ pub fn explain(outcome: &Outcome, kernel: &Path) -> String {
             let _ = writeln!(text, "{end}:");
             text += &error_lines(&outcome.log);
         }
+        End::OutputFailed(_) => return format!("{end}\n"),
         End::Lost { .. } | End::TimedOut(_) => {
             let _ = writeln!(text, "{end}");
             let tail = tail(&outcome.log, 10);
