@@ -157,15 +157,21 @@ impl Options {
     }
 }
 
+/// Below this the bootloader finds no room for a kernel.
+const LEAST_MEMORY: u64 = 32 << 20;
+
 fn parse_memory(text: &str) -> Result<String, String> {
-    let digits = text.trim_end_matches(['K', 'M', 'G', 'k', 'm', 'g']);
-    let valid =
-        text.len() - digits.len() <= 1 && digits.parse::<u32>().is_ok_and(|number| number > 0);
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err("a size looks like 64M or 1G".into())
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (&text[..at], 1 << 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 1 << 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 1 << 30),
+        _ => (text, 1 << 20),
+    };
+    let number: u32 = digits.parse().map_err(|_| "a size looks like 64M or 1G")?;
+    if u64::from(number) * unit < LEAST_MEMORY {
+        return Err("the machine needs at least 32M to boot".into());
     }
+    Ok(text.to_owned())
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -236,7 +242,9 @@ mod tests {
             &["boot", "exec", "--whith", "a", "prog"],
             &["boot", "exec"],
             &["boot", "--memory", "lots"],
-            &["boot", "--memory", "0M"],
+            &["boot", "--memory", "16M"],
+            &["boot", "--memory", "M"],
+            &["boot", "--memory", ""],
             &["boot", "--timeout", "-1"],
             &["boot", "--slow", "data:3"],
             &["boot", "exec", "--env", "NOVALUE", "prog"],

@@ -32,7 +32,8 @@ pub fn run(kernel: &Path, filter: Option<&str>, options: &Options) -> Result<Out
         show_log: options.verbose > 0,
         timeout: options.time_limit(),
     };
-    session::run(machine, |event| {
+    let mut running = None;
+    let outcome = session::run(machine, |event| {
         let Event::Record(record) = event else { return };
         let line = match record {
             Record::Ok(name) => format!("test {name} ... ok"),
@@ -45,9 +46,18 @@ pub fn run(kernel: &Path, filter: Option<&str>, options: &Options) -> Result<Out
                 };
                 format!("\ntest result: {result}. {passed} passed; {failed} failed")
             }
+            Record::Test(name) => {
+                running = Some(name.clone());
+                return;
+            }
             _ => return,
         };
+        running = None;
         // The verdict counts, even if nobody reads the lines.
         let _ = commands::say(&line);
-    })
+    })?;
+    if let Some(name) = running {
+        let _ = commands::say(&format!("test {name} ... did not end"));
+    }
+    Ok(outcome)
 }

@@ -27,6 +27,7 @@ pub fn explain(outcome: &Outcome, kernel: &Path) -> String {
             let _ = writeln!(text, "{end}:");
             text += &error_lines(&outcome.log);
         }
+        End::OutputFailed(_) => return format!("{end}\n"),
         End::Lost { .. } | End::TimedOut(_) => {
             let _ = writeln!(text, "{end}");
             let tail = tail(&outcome.log, 10);
@@ -35,7 +36,9 @@ pub fn explain(outcome: &Outcome, kernel: &Path) -> String {
             }
         }
     }
-    let _ = writeln!(text, "the whole log: {}", outcome.log_file.display());
+    if !outcome.log.is_empty() {
+        let _ = writeln!(text, "the whole log: {}", outcome.log_file.display());
+    }
     text
 }
 
@@ -79,23 +82,14 @@ pub fn panic_report(log: &str, kernel: &Path) -> String {
     text
 }
 
-/// The log from the panic's first line on, at most [`SHOWN`] lines of it.
+/// The log from the panic's first line on, at most [`SHOWN`] lines of it; without such a line, the log's end.
 fn from_panic(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    let panicked = lines
-        .iter()
-        .position(|line| line.to_ascii_lowercase().contains("panic"));
-    let first = panicked.unwrap_or(0).max(if panicked.is_some() {
-        0
-    } else {
-        lines.len().saturating_sub(SHOWN)
-    });
-    lines[first..]
-        .iter()
-        .take(SHOWN)
-        .copied()
-        .collect::<Vec<_>>()
-        .join("\n")
+    let begins = |line: &&str| line.to_ascii_lowercase().contains("kernel panic");
+    let first = lines.iter().rposition(begins);
+    let first = first.unwrap_or(lines.len().saturating_sub(SHOWN));
+    let shown: Vec<&str> = lines[first..].iter().take(SHOWN).copied().collect();
+    shown.join("\n")
 }
 
 fn error_lines(log: &str) -> String {
@@ -138,8 +132,8 @@ fn hex_after(line: &str, mark: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const LOG: &str = "[1.0 INFO] image base 0xffff800000000000\n[1.1 INFO] going on\n\
-                       [2.0 ERROR] panic: out of frames\n[2.0 ERROR] rip 0x1\n[2.0 ERROR]   bt 0xffff800000000123\n";
+    const LOG: &str = "[1.0 INFO] image base 0xffff800000000000\n[1.1 INFO] ready to panic\n\
+                       [2.0 ERROR] kernel panic: out of frames\n[2.0 ERROR] rip 0x1\n[2.0 ERROR]   bt 0xffff800000000123\n";
 
     #[test]
     fn addresses_are_found_behind_a_loggers_prefix() {
@@ -159,7 +153,7 @@ mod tests {
             report.contains("out of frames") && report.contains("rip 0x1"),
             "{report}"
         );
-        assert!(!report.contains("going on"), "{report}");
+        assert!(!report.contains("ready to"), "{report}");
         assert_eq!(report.matches("0xffff800000000123").count(), 1, "{report}");
     }
 

@@ -101,8 +101,10 @@ pub enum End {
     Lost { status: String, qemu_says: String },
     /// Time was up.
     TimedOut(Duration),
-    /// Nobody reads this process's stdout any more.
+    /// Nobody reads this process's output any more.
     OutputClosed,
+    /// This process's output cannot be written.
+    OutputFailed(String),
     /// A signal asked this process to end.
     Interrupted(i32),
 }
@@ -116,7 +118,7 @@ impl End {
             Self::Panicked(_) => 101,
             Self::BringUpFailed => 3,
             Self::Tested { passed, failed } => u8::from(*failed > 0 || *passed == 0),
-            Self::Lost { .. } => 125,
+            Self::Lost { .. } | Self::OutputFailed(_) => 125,
             Self::TimedOut(_) => 124,
             // As if SIGPIPE had killed it.
             Self::OutputClosed => 141,
@@ -144,6 +146,7 @@ impl std::fmt::Display for End {
                 write!(f, "no end after {} s (--timeout)", limit.as_secs_f64())
             }
             Self::OutputClosed => write!(f, "the output was closed"),
+            Self::OutputFailed(error) => write!(f, "the output cannot be written: {error}"),
             Self::Interrupted(signal) => write!(f, "interrupted by signal {signal}"),
         }
     }
@@ -168,7 +171,7 @@ pub struct Outcome {
 enum Message {
     Record(Record),
     Stdout(Vec<u8>),
-    OutputClosed,
+    OutputLost(io::Error),
     LineEnded,
 }
 
@@ -352,7 +355,12 @@ impl Course {
                     self.records.push(record);
                 }
                 Ok(Message::Stdout(bytes)) => observer(Event::Stdout(&bytes)),
-                Ok(Message::OutputClosed) => return Some(End::OutputClosed),
+                Ok(Message::OutputLost(error)) => {
+                    return Some(match error.kind() {
+                        io::ErrorKind::BrokenPipe => End::OutputClosed,
+                        _ => End::OutputFailed(error.to_string()),
+                    });
+                }
                 Ok(Message::LineEnded) => open_lines -= 1,
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) if last_record => {
@@ -466,8 +474,9 @@ fn capture(line: UnixStream, mut each: impl FnMut(&[u8])) -> Vec<u8> {
 
 fn forward(line: UnixStream, mut to: impl Write, sender: &Sender<Message>) -> Vec<u8> {
     let forwarded = read_all(line, |bytes| to.write_all(bytes).and_then(|()| to.flush()));
-    if forwarded.is_err() {
-        let _ = sender.send(Message::OutputClosed);
+    if let Err(error) = forwarded {
+        // The receiver is gone if the machine was ended from outside.
+        let _ = sender.send(Message::OutputLost(error));
     }
     Vec::new()
 }
