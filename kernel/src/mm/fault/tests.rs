@@ -241,11 +241,8 @@ fn forked_pages_are_copied_by_the_side_that_writes_and_reused_by_the_last() {
             .get(VirtAddr::new(BASE).expect("user"))
             .expect("present");
         // SAFETY: the child's entry holds a reference of the frame.
-        assert_eq!(
-            unsafe { *arch::frame_ptr(in_child.frame) },
-            1,
-            "the child still sees the old contents"
-        );
+        let contents = unsafe { *arch::frame_ptr(in_child.frame) };
+        assert_eq!(contents, 1, "the child still sees the old contents");
         parent.activate();
         assert_eq!(user_read(BASE), Ok(2));
         drop(child);
