@@ -132,6 +132,6 @@ pub enum Exit {
 pub use imp::pci;
 
 /// For kernel memory management on hardware: `fn map_kernel_page(address, Frame) -> Result<(), OutOfMemory>` · `fn phys_of(address) ->
-/// Option<u64>`.
+/// Option<u64>` · `fn map_device(phys: u64, size: usize) -> Result<NonNull<u8>, OutOfMemory>`: a device's registers, uncached, for good.
 #[cfg(target_os = "none")]
-pub use imp::{map_kernel_page, phys_of};
+pub use imp::{map_device, map_kernel_page, phys_of};

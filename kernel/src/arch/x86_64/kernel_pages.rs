@@ -4,6 +4,7 @@
 //!
 //! Lock rank: KERNEL_MAP.
 
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use x86_64::instructions::tlb;
@@ -166,6 +167,28 @@ pub fn map_kernel_page(address: usize, frame: Frame) -> Result<(), OutOfMemory> 
         *at = frame.into_raw().phys() | bits::PRESENT | bits::WRITE | bits::NO_EXECUTE;
     }
     Ok(())
+}
+
+/// Where device registers are mapped, one after the other, and how far that has come.
+const DEVICES: usize = 0xffff_f000_0000_0000;
+static DEVICES_END: AtomicUsize = AtomicUsize::new(DEVICES);
+
+/// Maps a device's registers, uncached, for good.
+pub fn map_device(phys: u64, size: usize) -> Result<NonNull<u8>, OutOfMemory> {
+    let offset = phys as usize % PAGE_SIZE;
+    let pages = (offset + size).div_ceil(PAGE_SIZE);
+    let start = DEVICES_END.fetch_add(pages * PAGE_SIZE, Ordering::Relaxed);
+    let _edit = EDIT.lock();
+    for page in 0..pages {
+        let address = start + page * PAGE_SIZE;
+        make_tables(address)?;
+        let at = find_entry(address).expect("the tables were just made");
+        let registers = (phys & bits::ADDRESS) + (page * PAGE_SIZE) as u64;
+        let uncached = bits::CACHE_DISABLE | bits::WRITE_THROUGH;
+        // SAFETY: the addresses were just taken and are nobody else's, so the entry is empty.
+        unsafe { *at = registers | bits::PRESENT | bits::WRITE | bits::NO_EXECUTE | uncached };
+    }
+    Ok(NonNull::new((start + offset) as *mut u8).expect("a kernel address"))
 }
 
 /// Unmaps a page of [`map_kernel_page`]; its frame comes back.

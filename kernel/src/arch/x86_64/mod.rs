@@ -27,7 +27,7 @@ mod thread;
 pub mod time;
 mod uaccess;
 
-pub use kernel_pages::{copy_frame, frame_ptr, map_kernel_page, phys_of, zero_frame};
+pub use kernel_pages::{copy_frame, frame_ptr, map_device, map_kernel_page, phys_of, zero_frame};
 pub use page_table::{PageTable, TlbFlush};
 pub use percpu::{current, set_current};
 pub use regs::{PtRegs, TrapInfo};

@@ -22,6 +22,9 @@ pub(super) mod bits {
     pub const PRESENT: u64 = 1 << 0;
     pub const WRITE: u64 = 1 << 1;
     pub const USER: u64 = 1 << 2;
+    /// Uncached, together with the next bit (SDM volume 3, 12.5).
+    pub const WRITE_THROUGH: u64 = 1 << 3;
+    pub const CACHE_DISABLE: u64 = 1 << 4;
     pub const ACCESSED: u64 = 1 << 5;
     pub const DIRTY: u64 = 1 << 6;
     pub const HUGE: u64 = 1 << 7;

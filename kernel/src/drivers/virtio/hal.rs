@@ -16,8 +16,8 @@ fn direct_map() -> usize {
     arch::frame_ptr(FrameNumber(0)) as usize
 }
 
-// SAFETY: `dma_alloc` gives out zeroed frames that nobody else has, `mmio_phys_to_virt` addresses of the direct map, which
-// covers all physical addresses below 4 GiB, where firmware places the device's registers; `share` translates exactly.
+// SAFETY: `dma_alloc` gives out zeroed frames that nobody else has, `mmio_phys_to_virt` a mapping of
+// exactly the registers asked for; `share` translates exactly.
 unsafe impl Hal for KernelHal {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let Ok(first) = frame::alloc_contiguous(pages as u32) else {
@@ -36,12 +36,7 @@ unsafe impl Hal for KernelHal {
     }
 
     unsafe fn mmio_phys_to_virt(paddr: PhysAddr, size: usize) -> NonNull<u8> {
-        assert!(
-            paddr + size as u64 <= 1 << 32,
-            "device registers at {paddr:#x}, outside of the direct map"
-        );
-        NonNull::new((direct_map() + paddr as usize) as *mut u8)
-            .expect("the direct map is not at 0")
+        arch::map_device(paddr, size).expect("memory for the device's page tables at bring-up")
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
