@@ -46,7 +46,9 @@ pub fn explain(outcome: &Outcome, kernel: &Path) -> String {
 pub fn panic_report(log: &str, kernel: &Path) -> String {
     let report = from_panic(log);
     let mut text = String::new();
-    for line in report.lines().filter(|line| return_address(line).is_none()) {
+    let in_backtrace =
+        |line: &&str| return_address(line).is_some() || line.trim_end().ends_with("backtrace:");
+    for line in report.lines().filter(|line| !in_backtrace(line)) {
         let _ = writeln!(text, "{line}");
     }
     let addresses: Vec<u64> = report.lines().filter_map(return_address).collect();
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     const LOG: &str = "[1.0 INFO] image base 0xffff800000000000\n[1.1 INFO] ready to panic\n\
-                       [2.0 ERROR] kernel panic: out of frames\n[2.0 ERROR] rip 0x1\n[2.0 ERROR]   bt 0xffff800000000123\n";
+                       [2.0 ERROR] kernel panic: out of frames\n[2.0 ERROR] rip 0x1\nbacktrace:\n[2.0 ERROR]   bt 0xffff800000000123\n";
 
     #[test]
     fn addresses_are_found_behind_a_loggers_prefix() {
@@ -155,6 +157,7 @@ mod tests {
         );
         assert!(!report.contains("ready to"), "{report}");
         assert_eq!(report.matches("0xffff800000000123").count(), 1, "{report}");
+        assert_eq!(report.matches("backtrace").count(), 1, "{report}");
     }
 
     #[test]
