@@ -2,7 +2,13 @@
 //!
 //! Every way in leaves a full `PtRegs` on the kernel stack, GS pointing at this CPU's data, and AC clear; the ways out undo it.
 //! From user mode the GS base is exchanged. Vectors with a stack of their own (NMI, #DF, #MC, #DB) may come when the saved CS does
-//! not tell which GS base is in place, so they look at the base itself: the kernel's is negative as a number.
+//! not tell which GS base is in place, so they look at the base itself: the kernel's is negative as a number. The LFENCE after each
+//! such decision keeps a wrongly predicted one from going on with the wrong base (CVE-2019-1125).
+//!
+//! The IRETQ to user mode may fault itself, with GS exchanged already, as sigreturn lets a program ask for any selectors and any RIP
+//! (CVE-2014-9322). There is one such instruction, `iret_to_user`, and faults on it become the program's.
+//!
+//! The registers leave RSP at 8 modulo 16, so every call is made 8 bytes further down.
 
 use core::arch::{global_asm, naked_asm};
 use core::mem::offset_of;
@@ -11,11 +17,11 @@ use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
-use super::exception::{bad_return, exception};
-use super::fpu;
+use super::exception::exception;
 use super::gdt::{KERNEL_CS, SYSRET_BASE, USER_CS, USER_DS};
 use super::percpu::{CURRENT, KERNEL_SP, USER_SP};
 use super::regs::{PT_REGS_SIZE, PtRegs, flags};
+use super::{fpu, percpu};
 use crate::syscall;
 use crate::task::Thread;
 use crate::task::thread::flag;
@@ -28,6 +34,7 @@ const FLAGS: usize = offset_of!(Thread, flags);
 const WORK: u32 = flag::EXIT_WORK | flag::NEED_FPU;
 
 const RIP: usize = offset_of!(PtRegs, rip);
+const _: () = assert!(PT_REGS_SIZE % 16 == 8);
 const CS: usize = offset_of!(PtRegs, cs);
 const RFLAGS: usize = offset_of!(PtRegs, rflags);
 const RSP: usize = offset_of!(PtRegs, rsp);
@@ -130,22 +137,70 @@ unsafe extern "C" fn common_entry() {
     naked_asm!(
         save_registers!(),
         "test byte ptr [rsp + {cs}], 3",
-        "jz 2f",
+        "jz 3f",
         "swapgs",
         "2:",
+        "lfence",
         "movzx esi, dil",
         "mov rdi, rsp",
         "lea rbp, [rsp + {rip} - 8]",
+        "sub rsp, 8",
         "call {exception}",
+        "add rsp, 8",
         "test byte ptr [rsp + {cs}], 3",
         "jnz {to_user}",
         "jmp {to_kernel}",
+        "3:",
+        "lea rax, [rip + {iret}]",
+        "cmp [rsp + {rip}], rax",
+        "jne 2b",
+        "swapgs",
+        "movzx ebx, dil",
+        "mov rdi, rsp",
+        "sub rsp, 8",
+        "call {bad_iret}",
+        "mov rsp, rax",
+        "mov edi, ebx",
+        "jmp 2b",
         cs = const CS,
         rip = const RIP,
         exception = sym exception,
+        iret = sym iret_to_user,
+        bad_iret = sym bad_iret,
         to_user = sym return_to_user,
         to_kernel = sym return_to_kernel,
     );
+}
+
+/// Turns a fault on the IRETQ to user mode, at `fault`, into one that the program makes with the registers that were being restored.
+/// IRETQ reads its five words in place at the top of the thread's stack and changes nothing before it faults; the others are as
+/// they were restored. Returns the place of the whole, which the registers at `fault` overlap from below.
+extern "C" fn bad_iret(fault: &PtRegs) -> *mut PtRegs {
+    // SAFETY: this CPU's own field, and interrupts are off.
+    let top = unsafe { *percpu::this().kernel_sp.get() };
+    let place = (top - PT_REGS_SIZE) as *mut PtRegs;
+    let general = *fault;
+    // SAFETY: the top of the current thread's stack is where its user registers lie; `fault` is not used any more.
+    unsafe {
+        let PtRegs {
+            rip,
+            cs,
+            rflags,
+            rsp,
+            ss,
+            ..
+        } = *place;
+        place.write(PtRegs {
+            rip,
+            // Whatever selector it was, it was to be the user's.
+            cs: cs | 3,
+            rflags,
+            rsp,
+            ss,
+            ..general
+        });
+    }
+    place
 }
 
 /// Exceptions on a stack of the interrupt stack table. One from user mode goes on on the thread's own stack, where it may sleep.
@@ -167,7 +222,9 @@ unsafe extern "C" fn paranoid_entry() {
         "lfence",
         "movzx esi, r12b",
         "mov rdi, rsp",
+        "sub rsp, 8",
         "call {exception}",
+        "add rsp, 8",
         "test ebx, ebx",
         "jz 4f",
         "swapgs",
@@ -175,6 +232,7 @@ unsafe extern "C" fn paranoid_entry() {
         "jmp {to_kernel}",
         "3:",
         "swapgs",
+        "lfence",
         "movzx eax, dil",
         "mov rsi, rsp",
         "mov rdi, gs:[{kernel_sp}]",
@@ -185,7 +243,9 @@ unsafe extern "C" fn paranoid_entry() {
         "mov rsp, rdx",
         "mov rdi, rsp",
         "mov esi, eax",
+        "sub rsp, 8",
         "call {exception}",
+        "add rsp, 8",
         "jmp {to_user}",
         cs = const CS,
         gs_base = const GS_BASE,
@@ -208,35 +268,31 @@ unsafe extern "C" fn return_to_kernel() {
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn return_to_user() {
     naked_asm!(
-        "2:",
         "cli",
         "mov rax, gs:[{current}]",
         "test dword ptr [rax + {flags}], {work}",
         "jz 3f",
         "mov rdi, rsp",
+        "sub rsp, 8",
         "call {do_work}",
+        "add rsp, 8",
         "3:",
-        // IRETQ to a non-canonical address would fault in the kernel.
-        "mov rax, [rsp + {rip}]",
-        "shl rax, 16",
-        "sar rax, 16",
-        "cmp rax, [rsp + {rip}]",
-        "jne 4f",
         restore_registers!(),
         "add rsp, 8",
         "swapgs",
-        "iretq",
-        "4:",
-        "mov rdi, rsp",
-        "call {bad_return}",
-        "jmp 2b",
+        "jmp {iret}",
         current = const CURRENT,
         flags = const FLAGS,
         work = const WORK,
         do_work = sym exit_work,
-        bad_return = sym bad_return,
-        rip = const RIP,
+        iret = sym iret_to_user,
     );
+}
+
+/// The only IRETQ to user mode.
+#[unsafe(naked)]
+unsafe extern "C" fn iret_to_user() {
+    naked_asm!("iretq");
 }
 
 /// SYSCALL lands here on the user's stack, with interrupts off (SDM volume 2, SYSCALL).
@@ -271,9 +327,11 @@ unsafe extern "C" fn syscall_entry() {
         "push r15",
         "mov rdi, rsp",
         "xor ebp, ebp",
+        "sub rsp, 8",
         "sti",
         "call {dispatch}",
         "cli",
+        "add rsp, 8",
         "mov rax, gs:[{current}]",
         "test dword ptr [rax + {flags}], {work}",
         "jnz 2f",
@@ -343,7 +401,9 @@ extern "C" fn exit_work(regs: &mut PtRegs) {
 pub(super) unsafe extern "C" fn thread_entry() {
     naked_asm!(
         "xor ebp, ebp",
+        "sub rsp, 8",
         "call {start}",
+        "add rsp, 8",
         "jmp {to_user}",
         start = sym thread_start,
         to_user = sym return_to_user,

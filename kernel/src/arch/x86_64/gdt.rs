@@ -10,14 +10,15 @@ use x86_64::registers::segmentation::SegmentSelector;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
-/// Selectors. SYSRET wants user data right before user code (SDM volume 2, SYSRET).
-pub(super) const KERNEL_CS: u16 = 0x08;
-pub(super) const KERNEL_DS: u16 = 0x10;
-pub(super) const USER_DS: u16 = 0x18 | 3;
-pub(super) const USER_CS: u16 = 0x20 | 3;
+/// Selectors: Linux's, as signal frames show them. SYSRET wants user data right before user code (SDM volume 2, SYSRET).
+pub(super) const KERNEL_CS: u16 = 0x10;
+pub(super) const KERNEL_DS: u16 = 0x18;
+pub(super) const USER_DS: u16 = 0x28 | 3;
+pub(super) const USER_CS: u16 = 0x30 | 3;
+const TSS_SELECTOR: u16 = 0x40;
 
 /// What SYSRET adds 8 and 16 to.
-pub(super) const SYSRET_BASE: u16 = 0x10 | 3;
+pub(super) const SYSRET_BASE: u16 = 0x20 | 3;
 
 /// Interrupt stack table entries: exceptions that may come when the current stack cannot be trusted.
 pub(super) const IST_DOUBLE_FAULT: u16 = 0;
@@ -53,19 +54,22 @@ unsafe impl Sync for Tss {}
 static TSS: Tss = Tss(UnsafeCell::new(TaskStateSegment::new()));
 
 lazy_static! {
-    static ref GDT: GlobalDescriptorTable = {
-        let mut gdt = GlobalDescriptorTable::new();
+    static ref GDT: GlobalDescriptorTable<10> = {
+        // The places of Linux's 32-bit segments stay empty.
+        let empty = || Descriptor::UserSegment(0);
+        let mut gdt = GlobalDescriptorTable::empty();
+        gdt.append(empty());
         gdt.append(Descriptor::kernel_code_segment());
         gdt.append(Descriptor::kernel_data_segment());
+        gdt.append(empty());
         gdt.append(Descriptor::user_data_segment());
         gdt.append(Descriptor::user_code_segment());
+        gdt.append(empty());
         // SAFETY: TSS is static.
         gdt.append(unsafe { Descriptor::tss_segment_unchecked(TSS.0.get()) });
         gdt
     };
 }
-
-const TSS_SELECTOR: u16 = 0x28;
 
 /// Loads the kernel's own segments and task state. Once, before interrupts are possible.
 pub(super) fn init() {

@@ -236,13 +236,16 @@ pub fn restore_frame(regs: &mut PtRegs) -> Result<RestoredFrame, BadFrame> {
             flags: context.stack_flags,
         },
     };
-    restore_registers(regs, &context.mcontext);
+    let strict = context.flags & UC_STRICT_RESTORE_SS != 0;
+    restore_registers(regs, &context.mcontext, strict);
     restore_fpu(context.mcontext.fpstate as usize)?;
     Ok(restored)
 }
 
-/// Takes the registers from a frame. A bad RIP is found on the way out; the segments are always the two that there are.
-fn restore_registers(regs: &mut PtRegs, from: &SigContext) {
+/// Takes the registers from a frame. A RIP or selectors that cannot be are found by the IRETQ on the way out, as on Linux; `strict`
+/// (UC_STRICT_RESTORE_SS) says that SS is the program's own wish, and not what an old program left there.
+fn restore_registers(regs: &mut PtRegs, from: &SigContext, strict: bool) {
+    let ss = if strict { from.ss | 3 } else { USER_DS };
     *regs = PtRegs {
         r15: from.r15 as usize,
         r14: from.r14 as usize,
@@ -263,8 +266,8 @@ fn restore_registers(regs: &mut PtRegs, from: &SigContext) {
         rip: from.rip as usize,
         rflags: regs.rflags & !USER_FLAGS | from.eflags as usize & USER_FLAGS,
         rsp: from.rsp as usize,
-        cs: USER_CS as usize,
-        ss: USER_DS as usize,
+        cs: usize::from(from.cs | 3),
+        ss: usize::from(ss),
     };
 }
 
