@@ -16,13 +16,15 @@ pub const STDIN_IRQ: u8 = serial::STDIN_IRQ;
 /// isa-debug-exit.
 const EXIT_PORT: u16 = 0xf4;
 
-/// Ends the machine.
+/// Ends the machine, when everything written has left it.
 pub fn exit(exit: Exit) -> ! {
+    x86_64::instructions::interrupts::disable();
+    // SAFETY: interrupts are off and one CPU runs, which never returns from here.
+    unsafe { serial::drain() };
     // SAFETY: the port is isa-debug-exit's, which does nothing but end the machine.
     unsafe { Port::<u32>::new(EXIT_PORT).write(exit as u32) };
     // Another machine than QEMU goes on: nothing is left to do there.
     loop {
-        x86_64::instructions::interrupts::disable();
         x86_64::instructions::hlt();
     }
 }

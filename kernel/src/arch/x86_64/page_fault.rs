@@ -31,6 +31,11 @@ pub(super) fn handle(regs: &mut PtRegs, address: usize, error_code: usize) {
     if is_kernel_bug(regs, error_code) {
         panic::fatal_exception(regs, vector::PAGE_FAULT, error_code, address);
     }
+    if !regs.user_mode() && regs.rflags & flags::IF == 0 {
+        // Whoever copies with interrupts off cannot wait for a page.
+        uaccess::fixup(regs);
+        return;
+    }
     let info = FaultInfo {
         address,
         access: access(error_code),
@@ -63,9 +68,11 @@ fn is_kernel_bug(regs: &PtRegs, error_code: usize) -> bool {
     if error_code & error::RESERVED != 0 {
         return true;
     }
-    let by_kernel = error_code & error::USER == 0;
+    if regs.user_mode() {
+        return false;
+    }
     let smap_violated = features::smap() && regs.rflags & flags::AC == 0;
-    by_kernel && !regs.user_mode() && (error_code & error::FETCH != 0 || smap_violated)
+    error_code & error::FETCH != 0 || smap_violated || !uaccess::is_user_copy(regs)
 }
 
 /// The kernel's half is not the user's business: it learns that the address is bad, and nothing about what is there.
@@ -78,9 +85,8 @@ fn kernel_address(regs: &mut PtRegs, address: usize, error_code: usize) {
             SigInfo::fault(Signal::SIGSEGV, code::SEGV_MAPERR, address),
         );
     }
-    if !uaccess::fixup(regs) {
-        panic::fatal_exception(regs, vector::PAGE_FAULT, error_code, address);
-    }
+    // Copies check their ranges before they begin, so this is never a bad pointer.
+    panic::fatal_exception(regs, vector::PAGE_FAULT, error_code, address);
 }
 
 fn signal_user(address: usize, error_code: usize, info: SigInfo) {

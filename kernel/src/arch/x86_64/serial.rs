@@ -4,7 +4,7 @@ use core::fmt;
 
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::IER;
+use uart_16550::spec::registers::{IER, LSR};
 use uart_16550::{Config, Uart16550};
 
 use super::irq;
@@ -77,6 +77,21 @@ pub(super) fn stdin_interrupt(on: bool) {
         true => uart.enable_interrupts(IER::DATA_READY),
         false => uart.disable_interrupts(IER::DATA_READY),
     });
+}
+
+/// Waits until everything written has left all four lines, as the host may read slowly. Takes no lock, whose holder may be gone: for the
+/// end of the machine. A line that is not there reads as empty.
+///
+/// # Safety
+/// Nobody writes to the lines any more.
+pub(super) unsafe fn drain() {
+    for line in [&LOG, &CONTROL, &STDOUT, &STDERR] {
+        // SAFETY: the caller promises that no holder goes on.
+        unsafe { line.force_unlock() };
+        while !line.lock().lsr().contains(LSR::TRANSMITTER_EMPTY) {
+            core::hint::spin_loop();
+        }
+    }
 }
 
 /// Formats into the control line.

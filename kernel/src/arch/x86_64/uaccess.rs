@@ -66,8 +66,8 @@ unsafe extern "C" {
     static faultline_clear_bytes_end: u8;
 }
 
-/// Sends the interrupted context to its fixup, if it is a user copy; whether it was.
-pub(super) fn fixup(regs: &mut PtRegs) -> bool {
+/// Where a fault of the instruction at `ip` continues, if that is part of a user copy.
+fn fixup_of(ip: usize) -> Option<usize> {
     let table = [
         (
             &raw const faultline_copy_words,
@@ -90,14 +90,26 @@ pub(super) fn fixup(regs: &mut PtRegs) -> bool {
             &raw const faultline_clear_bytes_end,
         ),
     ];
-    let ip = regs.rip;
-    let entry = table
+    table
         .iter()
-        .find(|(start, end, _)| (*start as usize..*end as usize).contains(&ip));
-    if let Some((_, _, target)) = entry {
-        regs.rip = *target as usize;
+        .find(|(start, end, _)| (*start as usize..*end as usize).contains(&ip))
+        .map(|(.., target)| *target as usize)
+}
+
+/// Whether the interrupted context is a user copy.
+pub(super) fn is_user_copy(regs: &PtRegs) -> bool {
+    fixup_of(regs.rip).is_some()
+}
+
+/// Sends the interrupted context to its fixup, if it is a user copy; whether it was.
+pub(super) fn fixup(regs: &mut PtRegs) -> bool {
+    match fixup_of(regs.rip) {
+        Some(target) => {
+            regs.rip = target;
+            true
+        }
+        None => false,
     }
-    entry.is_some()
 }
 
 fn is_user_range(addr: usize, len: usize) -> bool {
