@@ -57,7 +57,7 @@ pub(super) fn acquire(rank: Rank) {
         let held = HELD.fetch_or(1 << rank.0, Ordering::Relaxed);
         assert!(
             held >> rank.0 == 0,
-            "lock of {rank:?} taken while holding {held:#x}"
+            "lock of {rank:?} taken while holding ranks {held:#x} (one bit each)"
         );
     }
     let _ = rank;
@@ -69,6 +69,32 @@ pub(super) fn release(rank: Rank) {
     #[cfg(all(debug_assertions, target_os = "none"))]
     HELD.fetch_and(!(1 << rank.0), Ordering::Relaxed);
     let _ = rank;
+}
+
+/// The locks of an interrupted context, put aside while an interrupt handler runs.
+#[must_use]
+pub struct Interrupted {
+    #[cfg(all(debug_assertions, target_os = "none"))]
+    held: u32,
+}
+
+/// An interrupt handler begins: it may take any [`super::IrqLock`], as the interrupted context cannot hold one.
+#[inline]
+pub fn begin_interrupt() -> Interrupted {
+    Interrupted {
+        #[cfg(all(debug_assertions, target_os = "none"))]
+        held: HELD.swap(0, Ordering::Relaxed),
+    }
+}
+
+/// The handler ends; it has let go of all locks.
+#[inline]
+#[track_caller]
+pub fn end_interrupt(interrupted: Interrupted) {
+    assert_none_held();
+    #[cfg(all(debug_assertions, target_os = "none"))]
+    HELD.store(interrupted.held, Ordering::Relaxed);
+    let _ = interrupted;
 }
 
 /// Asserts in debug builds that this CPU holds no spin lock, as before every sleep.

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use x86_64::instructions::interrupts;
 
 use super::pic;
+use crate::sync::rank;
 
 /// Whether interrupts were enabled.
 #[derive(Clone, Copy)]
@@ -69,6 +70,8 @@ pub(super) fn handle(line: u8) {
     if handler != 0 {
         // SAFETY: only `register` stores here, and only `fn()` values.
         let handler: fn() = unsafe { core::mem::transmute(handler) };
+        let interrupted = rank::begin_interrupt();
         handler();
+        rank::end_interrupt(interrupted);
     }
 }
