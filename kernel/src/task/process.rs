@@ -135,7 +135,8 @@ impl Process {
         ] {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
-        *child.name.lock() = *self.name.lock();
+        let name = *self.name.lock();
+        *child.name.lock() = name;
         let layout = *self.layout.lock();
         *child.layout.lock() = layout;
         Ok(child)
