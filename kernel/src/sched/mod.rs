@@ -27,7 +27,7 @@ pub use rw_lock::{RwSleepLock, RwSleepReadGuard, RwSleepWriteGuard};
 pub use wait::{Interrupted, Sleep, WaitQueue};
 
 /// How long a thread runs before another gets its turn, in nanoseconds.
-const SLICE_NS: i64 = 4_000_000;
+pub const SLICE_NS: i64 = 4_000_000;
 
 /// A thread's run state. Sleeping states say which signals end the sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

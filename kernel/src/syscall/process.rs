@@ -221,39 +221,8 @@ pub fn sys_getppid(_: &Args) -> Result<usize> {
     Ok(current().process.parent_pid() as usize)
 }
 
-/// getuid(2), geteuid(2), getgid(2), getegid(2): everybody is root.
-pub fn sys_get_root_id(_: &Args) -> Result<usize> {
-    Ok(0)
-}
-
-/// setuid(2) and its kin: root may become nobody but root here.
-pub fn sys_set_root_id(args: &Args) -> Result<usize> {
-    if args[0] as u32 == 0 {
-        Ok(0)
-    } else {
-        Err(Errno::EINVAL)
-    }
-}
-
-/// getresuid(2), getresgid(2).
-pub fn sys_getresid(&[real, effective, saved, ..]: &Args) -> Result<usize> {
-    for pointer in [real, effective, saved] {
-        UserPtr::<u32>::new(pointer).write(0)?;
-    }
-    Ok(0)
-}
-
-/// getgroups(2): root is in its own group only.
-pub fn sys_getgroups(&[size, list, ..]: &Args) -> Result<usize> {
-    match size as i32 {
-        size if size < 0 => Err(Errno::EINVAL),
-        0 => Ok(1),
-        _ => UserPtr::<u32>::new(list).write(0).map(|()| 1),
-    }
-}
-
 /// The process with this number, or the current one for 0. `ESRCH`.
-fn process_or_self(pid: usize) -> Result<alloc::sync::Arc<Process>> {
+pub(super) fn process_or_self(pid: usize) -> Result<alloc::sync::Arc<Process>> {
     match pid as i32 {
         0 => Ok(current().process.clone()),
         pid => u32::try_from(pid)
@@ -455,17 +424,6 @@ pub fn sys_getcpu(&[cpu, node, ..]: &Args) -> Result<usize> {
         }
     }
     Ok(0)
-}
-
-/// sched_getscheduler(2): everybody is SCHED_OTHER.
-pub fn sys_sched_getscheduler(&[pid, ..]: &Args) -> Result<usize> {
-    process_or_self(pid).map(|_| 0)
-}
-
-/// sched_getparam(2).
-pub fn sys_sched_getparam(&[pid, to, ..]: &Args) -> Result<usize> {
-    process_or_self(pid)?;
-    UserPtr::<i32>::new(to).write(0).map(|()| 0)
 }
 
 /// getpriority(2): 20 minus the nice value, which is always 0.

@@ -246,7 +246,7 @@ fn sent_by_user(signal: Signal, code: i32) -> SigInfo {
         code,
         detail: Detail::Sender {
             pid: current().process.pid,
-            uid: 0,
+            uid: current().process.credentials.get().user.real,
         },
     }
 }
@@ -273,8 +273,7 @@ pub fn sys_kill(&[pid, signal, ..]: &Args) -> Result<usize> {
     match pid as i32 {
         pid if pid > 0 => {
             let process = table::find(pid as u32).ok_or(Errno::ESRCH)?;
-            send_to(&process, signal);
-            Ok(0)
+            send_to(&process, signal).map(|()| 0)
         }
         0 => send_to_all(signal, |process| group_of(process) == own_group),
         -1 => send_to_all(signal, |process| process.pid != current().process.pid),
@@ -289,23 +288,40 @@ fn group_of(process: &Process) -> u32 {
         .load(core::sync::atomic::Ordering::Relaxed)
 }
 
-fn send_to(process: &Process, signal: Option<Signal>) {
+/// Sends, or asks whether it could; `EPERM`.
+fn send_to(process: &Process, signal: Option<Signal>) -> Result {
+    check_permission(process, signal)?;
     if let Some(signal) = signal {
         send::send_to_process(process, sent_by_user(signal, code::SI_USER));
+    }
+    Ok(())
+}
+
+/// Whether the current process may send `signal` to `target`: by its user, or SIGCONT within a session (`kill(2)`).
+fn check_permission(target: &Process, signal: Option<Signal>) -> Result {
+    let own = &current().process;
+    let session = |process: &Process| process.session.load(core::sync::atomic::Ordering::Relaxed);
+    let same_session = signal == Some(Signal::SIGCONT) && session(own) == session(target);
+    let (sender, receiver) = (own.credentials.get(), target.credentials.get());
+    if same_session || core::ptr::eq(&**own, target) || sender.may_signal(&receiver) {
+        Ok(())
+    } else {
+        Err(Errno::EPERM)
     }
 }
 
 fn send_to_all(signal: Option<Signal>, wanted: impl Fn(&Process) -> bool) -> Result<usize> {
-    let mut found = false;
+    let mut outcome = Err(Errno::ESRCH);
     let mut pid = 0;
     while let Some(process) = table::next_above(pid) {
         pid = process.pid;
         if wanted(&process) {
-            found = true;
-            send_to(&process, signal);
+            // One that may be reached is enough.
+            let sent = send_to(&process, signal);
+            outcome = if outcome.is_ok() { outcome } else { sent };
         }
     }
-    if found { Ok(0) } else { Err(Errno::ESRCH) }
+    outcome.map(|()| 0)
 }
 
 /// The thread `tid`, of process `tgid` if one is given.
@@ -336,6 +352,7 @@ fn send_to_one(tgid: Option<u32>, tid: usize, signal: usize) -> Result<usize> {
     if tgid.is_some_and(|tgid| thread.process.pid != tgid) {
         return Err(Errno::ESRCH);
     }
+    check_permission(&thread.process, signal)?;
     if let Some(signal) = signal {
         send::send_to_thread(&thread, sent_by_user(signal, code::SI_TKILL));
     }
@@ -368,7 +385,9 @@ pub fn sys_rt_sigqueueinfo(&[pid, signal, info, ..]: &Args) -> Result<usize> {
         return Err(Errno::EPERM);
     }
     let process = process.ok_or(Errno::ESRCH)?;
-    if let Some(signal) = signal_or_probe(signal)? {
+    let signal = signal_or_probe(signal)?;
+    check_permission(&process, signal)?;
+    if let Some(signal) = signal {
         let value = u64::from(word(24)) | u64::from(word(28)) << 32;
         let detail = Detail::Queued {
             pid: word(16),

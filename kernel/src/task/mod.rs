@@ -2,6 +2,7 @@
 //!
 //! Lock order: process table > family > signal state > run queue.
 
+pub mod credentials;
 pub mod exec;
 pub mod exit;
 pub mod fork;

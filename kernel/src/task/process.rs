@@ -7,6 +7,7 @@ use intrusive_collections::{
     LinkedList, LinkedListAtomicLink, RBTreeAtomicLink, intrusive_adapter,
 };
 
+use super::credentials::Credentials;
 use super::mm_cell::MmCell;
 use super::rlimit::Rlimits;
 use super::{ExitStatus, table};
@@ -54,6 +55,7 @@ pub struct Process {
     pub files: FileTable,
     pub fs: FsContext,
     pub rlimits: Rlimits,
+    pub credentials: Credentials,
     /// Actions, shared queue, threads. Lock rank SIGNAL.
     pub signals: IrqLock<ProcessSignals>,
     /// The parent's pid. The parent is found through the table, as it may be gone.
@@ -135,6 +137,7 @@ impl Process {
         ] {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        child.credentials.inherit(&self.credentials);
         let name = *self.name.lock();
         *child.name.lock() = name;
         let layout = *self.layout.lock();
@@ -156,6 +159,7 @@ impl Process {
             files,
             fs,
             rlimits,
+            credentials: Credentials::root(),
             signals: IrqLock::new(rank::SIGNAL, signals),
             parent: AtomicU32::new(0),
             process_group: AtomicU32::new(pid),
