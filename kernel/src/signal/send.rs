@@ -20,7 +20,9 @@ use crate::task::{ExitStatus, Process, Thread};
 pub fn send_to_process(process: &Process, info: SigInfo) {
     let entry = entry_for(&info);
     let mut signals = process.signals.lock();
-    if signals.group_exit.is_some() || !prepare(&mut signals, &info, None) {
+    // Without threads nobody ever takes it: a zombie, or the kernel's init.
+    let nobody = signals.threads.is_empty() || signals.group_exit.is_some();
+    if nobody || !prepare(&mut signals, &info, None) {
         return;
     }
     if !info.signal.is_realtime() {

@@ -276,7 +276,9 @@ pub fn sys_kill(&[pid, signal, ..]: &Args) -> Result<usize> {
             send_to(&process, signal).map(|()| 0)
         }
         0 => send_to_all(signal, |process| group_of(process) == own_group),
-        -1 => send_to_all(signal, |process| process.pid != current().process.pid),
+        -1 => send_to_all(signal, |process| {
+            process.pid != current().process.pid && process.pid != table::INIT_PID
+        }),
         i32::MIN => Err(Errno::ESRCH),
         group => send_to_all(signal, |process| group_of(process) == group.unsigned_abs()),
     }

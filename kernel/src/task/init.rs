@@ -31,6 +31,7 @@ pub fn start() -> Result {
 
 /// Makes the process that will become the configuration's program. The root file system is mounted.
 pub fn start_first_process() -> Result {
+    table::insert(Process::init()?);
     let mm = Mm::new()?;
     let process = Process::first(table::new_id(), mm, FsContext::new()?)?;
     process.set_parent(INIT_PID);

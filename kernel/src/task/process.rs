@@ -106,6 +106,21 @@ impl Process {
         )
     }
 
+    /// Process 1: the kernel's init, which has no program and no thread, and to which signals mean nothing.
+    pub(super) fn init() -> Result<Arc<Process>> {
+        let signals = ProcessSignals::new();
+        let init = Self::with(
+            table::INIT_PID,
+            None,
+            FileTable::new(),
+            FsContext::new()?,
+            Rlimits::initial(),
+            signals,
+        )?;
+        *init.name.lock() = *b"init\0\0\0\0\0\0\0\0\0\0\0\0";
+        Ok(init)
+    }
+
     /// The first user process, before it has a program.
     pub(super) fn first(pid: u32, mm: Arc<Mm>, fs: FsContext) -> Result<Arc<Process>> {
         Self::with(
