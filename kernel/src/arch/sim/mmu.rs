@@ -62,6 +62,11 @@ impl PageTable {
         })
     }
 
+    /// Tables take no frames here.
+    pub fn table_frames(&self) -> u64 {
+        0
+    }
+
     pub fn get(&self, address: VirtAddr) -> Option<Pte> {
         lock(&self.entries).get(&key(address)).copied()
     }
@@ -159,6 +164,27 @@ impl PageTable {
             }
             TlbFlush(page).flush();
         }
+    }
+
+    pub fn move_range(
+        &mut self,
+        start: VirtAddr,
+        end: VirtAddr,
+        to: VirtAddr,
+    ) -> Result<(), OutOfMemory> {
+        let mut entries = lock(&self.entries);
+        let pages: Vec<usize> = entries
+            .range(start.get()..end.get())
+            .map(|(&page, _)| page)
+            .collect();
+        for page in pages {
+            if let Some(pte) = entries.remove(&page) {
+                let before = entries.insert(page - start.get() + to.get(), pte);
+                assert!(before.is_none(), "moved onto a mapped page");
+            }
+            TlbFlush(page).flush();
+        }
+        Ok(())
     }
 
     pub fn copy_range(

@@ -1,9 +1,13 @@
-//! User page tables: four levels, edited through the direct map (SDM volume 3, chapter 4).
+//! User page tables: four levels of 512 entries, edited through the direct map (SDM volume 3, chapter 4).
 //!
-//! A present entry owns one reference of its frame, unless it is SPECIAL. Table frames are owned by the entry above them. Entries that
-//! nobody may access (PROT_NONE) stay in the table without the hardware's present bit.
+//! A present entry owns one reference of its frame, unless it is SPECIAL. Entries that nobody may access (PROT_NONE) stay in the table
+//! without the hardware's present bit.
+//!
+//! The entry of a table in the table above it owns the table's frame, and counts the table's own entries in bits that the hardware
+//! ignores. So a table that becomes empty goes at once, up to the root, and nothing has to be searched when an address space ends.
 
 use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use x86_64::VirtAddr as HardwareAddr;
 use x86_64::instructions::tlb;
@@ -17,7 +21,7 @@ use crate::mm::frame::{Frame, FrameNumber, Purpose};
 use crate::mm::pte::{Pte, PteFlags};
 use crate::mm::{PAGE_SIZE, VirtAddr};
 
-/// Bits of an entry. 9 to 11 and 58 are free for software.
+/// Bits of an entry. 9 to 11 are free for software everywhere, 52 to 61 in entries of tables.
 pub(super) mod bits {
     pub const PRESENT: u64 = 1 << 0;
     pub const WRITE: u64 = 1 << 1;
@@ -28,30 +32,31 @@ pub(super) mod bits {
     pub const ACCESSED: u64 = 1 << 5;
     pub const DIRTY: u64 = 1 << 6;
     pub const HUGE: u64 = 1 << 7;
-    pub const SPECIAL: u64 = 1 << 9;
-    pub const NONE: u64 = 1 << 10;
-    pub const UFFD_WP: u64 = 1 << 11;
     pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
     pub const NO_EXECUTE: u64 = 1 << 63;
-    /// What entries of upper levels have; the lowest decides.
-    pub const TABLE: u64 = PRESENT | WRITE | USER;
+    /// One unit in the count of the entries of the table below.
+    pub const COUNT_ONE: u64 = 1 << 52;
+    pub const COUNT: u64 = 0x3ff << 52;
+    /// What entries of upper levels have; the lowest decides. Accessed, so that the hardware need not write it.
+    pub const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED;
 }
+
+/// Entries of the lowest level keep the generic flags of the hardware's and the software's kind together, two and four bits further up.
+const SEEN: u64 = PteFlags::ACCESSED.bits() | PteFlags::DIRTY.bits();
+const SOFTWARE: u64 = PteFlags::SPECIAL.bits() | PteFlags::NONE.bits() | PteFlags::UFFD_WP.bits();
+const _: () = assert!(PteFlags::WRITE.bits() == bits::WRITE);
+const _: () = assert!(SEEN << 2 == bits::ACCESSED | bits::DIRTY);
+const _: () = assert!(SOFTWARE << 4 == 0b111 << 9);
 
 /// More pages than these are flushed by reloading CR3.
 const FLUSH_ONE_BY_ONE: usize = 32;
-
-const LEVELS: u32 = 4;
-
-/// A user address space's translations.
-pub struct PageTable {
-    root: FrameNumber,
-}
 
 /// A stale translation.
 #[must_use = "a stale translation survives until this is flushed"]
 pub struct TlbFlush(usize);
 
 impl TlbFlush {
+    /// Drops the page's translation, and all cached entries of tables (SDM volume 3, 4.10.4.1).
     #[inline]
     pub fn flush(self) {
         tlb::flush(HardwareAddr::new_truncate(self.0 as u64));
@@ -62,13 +67,21 @@ impl TlbFlush {
 }
 
 /// Translations that a range operation made stale.
-#[derive(Default)]
 struct Stale {
     pages: [usize; FLUSH_ONE_BY_ONE],
     count: usize,
 }
 
 impl Stale {
+    #[inline]
+    fn new() -> Stale {
+        Stale {
+            pages: [0; FLUSH_ONE_BY_ONE],
+            count: 0,
+        }
+    }
+
+    #[inline]
     fn add(&mut self, page: usize) {
         if let Some(slot) = self.pages.get_mut(self.count) {
             *slot = page;
@@ -76,115 +89,187 @@ impl Stale {
         self.count += 1;
     }
 
-    fn flush(&mut self) {
+    /// Flushes them, if the table at `root` is in use: of no other can anything be cached.
+    fn flush(self, root: FrameNumber) {
+        if root.phys() != root_in_use() {
+            return;
+        }
         match self.pages.get(..self.count) {
             Some(pages) => pages.iter().for_each(|&page| TlbFlush(page).flush()),
             None => tlb::flush_all(),
         }
-        self.count = 0;
     }
 }
 
-fn to_hardware(flags: PteFlags) -> u64 {
-    let mut value = bits::USER;
-    let mut set = |flag, bit| {
-        if flags.contains(flag) {
-            value |= bit;
-        }
+/// A table's entries.
+#[inline]
+fn entries(table: FrameNumber) -> &'static [AtomicU64; ENTRIES] {
+    // SAFETY: the frame is a table as long as an entry or a `PageTable` names it; all accesses are atomic, as the hardware's are.
+    unsafe { &*entry(table, 0).cast() }
+}
+
+/// The start of what the next entry in a table of `level` (0: the lowest) maps.
+#[inline]
+const fn next_at(address: usize, level: u32) -> usize {
+    let span = PAGE_SIZE << (9 * level);
+    (address | (span - 1)) + 1
+}
+
+#[inline]
+fn to_hardware(frame: FrameNumber, flags: PteFlags) -> u64 {
+    let allowed = match flags.contains(PteFlags::NONE) {
+        true => 0,
+        false => bits::PRESENT | bits::USER,
     };
-    set(PteFlags::WRITE, bits::WRITE);
-    set(PteFlags::ACCESSED, bits::ACCESSED);
-    set(PteFlags::DIRTY, bits::DIRTY);
-    set(PteFlags::SPECIAL, bits::SPECIAL);
-    set(PteFlags::UFFD_WP, bits::UFFD_WP);
-    if !flags.contains(PteFlags::EXEC) {
-        value |= bits::NO_EXECUTE;
-    }
-    value
-        | if flags.contains(PteFlags::NONE) {
-            bits::NONE
-        } else {
-            bits::PRESENT
-        }
+    let no_execute = match flags.contains(PteFlags::EXEC) {
+        true => 0,
+        false => bits::NO_EXECUTE,
+    };
+    let flags = flags.bits();
+    let moved = flags & bits::WRITE | (flags & SEEN) << 2 | (flags & SOFTWARE) << 4;
+    frame.phys() | allowed | moved | no_execute
 }
 
+#[inline]
 fn from_hardware(value: u64) -> Pte {
-    let mut flags = PteFlags::empty();
-    flags.set(PteFlags::READ, value & bits::PRESENT != 0);
-    flags.set(PteFlags::WRITE, value & bits::WRITE != 0);
-    flags.set(PteFlags::EXEC, value & bits::NO_EXECUTE == 0);
-    flags.set(PteFlags::ACCESSED, value & bits::ACCESSED != 0);
-    flags.set(PteFlags::DIRTY, value & bits::DIRTY != 0);
-    flags.set(PteFlags::SPECIAL, value & bits::SPECIAL != 0);
-    flags.set(PteFlags::NONE, value & bits::NONE != 0);
-    flags.set(PteFlags::UFFD_WP, value & bits::UFFD_WP != 0);
+    let read = (value & bits::PRESENT) * PteFlags::READ.bits();
+    let exec = (!value >> 63) * PteFlags::EXEC.bits();
+    let moved = value & bits::WRITE | (value >> 2) & SEEN | (value >> 4) & SOFTWARE;
     Pte {
         frame: frame_in(value),
-        flags,
+        flags: PteFlags::from_bits_retain(read | exec | moved),
     }
 }
 
 /// Takes the reference that a cleared entry owned.
+#[inline]
 fn owned(value: u64) -> Option<Frame> {
+    let pte = from_hardware(value);
     // SAFETY: an entry without SPECIAL owns a reference, and the caller has just taken the entry out.
-    (value & bits::SPECIAL == 0).then(|| unsafe { Frame::from_raw(frame_in(value)) })
+    (!pte.flags.contains(PteFlags::SPECIAL)).then(|| unsafe { Frame::from_raw(pte.frame) })
 }
+
+/// A user address space's translations.
+pub struct PageTable {
+    root: FrameNumber,
+    /// Entries in the user's half of the root.
+    used: u32,
+    /// Frames of all tables, the root among them.
+    frames: u64,
+}
+
+/// The entries on the way from the root to the lowest table of an address.
+type Path = [&'static AtomicU64; 3];
 
 impl PageTable {
     pub fn new() -> Result<PageTable, OutOfMemory> {
-        let root = Frame::alloc_zeroed(Purpose::User)?.into_raw();
-        let half = ENTRIES - KERNEL_HALF;
+        let root = Frame::alloc(Purpose::User)?.into_raw();
         // SAFETY: both tables are frames of 512 entries; the new one is ours alone, and the kernel's half never changes.
         unsafe {
+            entry(root, 0).write_bytes(0, KERNEL_HALF);
             ptr::copy_nonoverlapping(
                 entry(kernel_pages::root_frame(), KERNEL_HALF),
                 entry(root, KERNEL_HALF),
-                half,
+                ENTRIES - KERNEL_HALF,
             );
         }
-        Ok(PageTable { root })
+        Ok(PageTable {
+            root,
+            used: 0,
+            frames: 1,
+        })
     }
 
-    /// The lowest-level entry for an address, if the tables to it are there.
+    /// The way to the lowest table of `address`; without one, the next address that may have one.
     #[inline]
-    fn find(&self, address: usize) -> Option<*mut u64> {
-        let mut table = self.root;
-        for level in (1..LEVELS).rev() {
-            // SAFETY: an entry of a table of this address space.
-            let value = unsafe { *entry(table, index(address, level)) };
-            if value & bits::PRESENT == 0 {
-                return None;
+    fn path(&self, address: usize) -> Result<Path, usize> {
+        let top = &entries(self.root)[index(address, 3)];
+        let value = top.load(Ordering::Relaxed);
+        if value == 0 {
+            return Err(next_at(address, 3));
+        }
+        let middle = &entries(frame_in(value))[index(address, 2)];
+        let value = middle.load(Ordering::Relaxed);
+        if value == 0 {
+            return Err(next_at(address, 2));
+        }
+        let low = &entries(frame_in(value))[index(address, 1)];
+        match low.load(Ordering::Relaxed) {
+            0 => Err(next_at(address, 1)),
+            _ => Ok([top, middle, low]),
+        }
+    }
+
+    /// The same, with tables made where they are missing: the caller puts an entry into the lowest one.
+    #[inline]
+    fn path_or_new(&mut self, address: usize) -> Result<Path, OutOfMemory> {
+        match self.path(address) {
+            Ok(path) => Ok(path),
+            Err(_) => self.new_path(address),
+        }
+    }
+
+    fn new_path(&mut self, address: usize) -> Result<Path, OutOfMemory> {
+        let mut path = [&entries(self.root)[index(address, 3)]; 3];
+        for depth in 0..3 {
+            if path[depth].load(Ordering::Relaxed) == 0 {
+                let Ok(table) = Frame::alloc_zeroed(Purpose::User) else {
+                    // Nothing can be cached of tables that were never filled.
+                    drop(self.detach_empty(&path[..depth]));
+                    return Err(OutOfMemory);
+                };
+                path[depth].store(table.into_raw().phys() | bits::TABLE, Ordering::Relaxed);
+                self.frames += 1;
+                match depth {
+                    0 => self.used += 1,
+                    _ => count_up(path[depth - 1], 1),
+                }
             }
-            table = frame_in(value);
+            if depth < 2 {
+                let table = frame_in(path[depth].load(Ordering::Relaxed));
+                path[depth + 1] = &entries(table)[index(address, 2 - depth as u32)];
+            }
         }
-        Some(entry(table, index(address, 0)))
+        Ok(path)
     }
 
-    /// As `find`, but makes the tables that are missing.
-    #[inline]
-    fn make(&mut self, address: usize) -> Result<*mut u64, OutOfMemory> {
-        let mut table = self.root;
-        for level in (1..LEVELS).rev() {
-            let at = entry(table, index(address, level));
-            // SAFETY: an entry of a table of this address space, which is borrowed mutably.
-            let value = unsafe { *at };
-            table = if value & bits::PRESENT != 0 {
-                frame_in(value)
-            } else {
-                let new = Frame::alloc_zeroed(Purpose::User)?.into_raw();
-                // SAFETY: as above.
-                unsafe { *at = new.phys() | bits::TABLE };
-                new
-            };
+    /// Takes tables without entries out of those above them, from the lowest on. The caller drops them after a flush.
+    fn detach_empty(&mut self, path: &[&'static AtomicU64]) -> [Option<Frame>; 3] {
+        let mut detached = [None, None, None];
+        for depth in (0..path.len()).rev() {
+            let value = path[depth].load(Ordering::Relaxed);
+            if value & bits::COUNT != 0 {
+                break;
+            }
+            path[depth].store(0, Ordering::Relaxed);
+            self.frames -= 1;
+            match depth {
+                0 => self.used -= 1,
+                _ => count_down(path[depth - 1], 1),
+            }
+            // SAFETY: the entry owned the table, and is gone.
+            detached[depth] = Some(unsafe { Frame::from_raw(frame_in(value)) });
         }
-        Ok(entry(table, index(address, 0)))
+        detached
+    }
+
+    /// Frames that the tables take.
+    pub fn table_frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// The lowest-level entry of an address, if it is in use.
+    #[inline]
+    fn find(&self, address: VirtAddr) -> Option<&'static AtomicU64> {
+        let [.., low] = self.path(address.get()).ok()?;
+        let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)];
+        (at.load(Ordering::Relaxed) != 0).then_some(at)
     }
 
     #[inline]
     pub fn get(&self, address: VirtAddr) -> Option<Pte> {
-        // SAFETY: an entry of this address space.
-        let value = unsafe { *self.find(address.get())? };
-        (value != 0).then(|| from_hardware(value))
+        let at = self.find(address)?;
+        Some(from_hardware(at.load(Ordering::Relaxed)))
     }
 
     #[inline]
@@ -194,13 +279,10 @@ impl PageTable {
         frame: Frame,
         flags: PteFlags,
     ) -> Result<(), (OutOfMemory, Frame)> {
-        match self.make(address.get()) {
-            Ok(at) => {
-                // SAFETY: an entry of this address space, which is borrowed mutably.
-                unsafe {
-                    debug_assert_eq!(*at, 0, "{address:?} is mapped");
-                    *at = frame.into_raw().phys() | to_hardware(flags - PteFlags::SPECIAL);
-                }
+        let value = to_hardware(frame.number(), flags - PteFlags::SPECIAL);
+        match self.fill(address, value) {
+            Ok(()) => {
+                let _ = frame.into_raw();
                 Ok(())
             }
             Err(oom) => Err((oom, frame)),
@@ -214,12 +296,16 @@ impl PageTable {
         frame: FrameNumber,
         flags: PteFlags,
     ) -> Result<(), OutOfMemory> {
-        let at = self.make(address.get())?;
-        // SAFETY: an entry of this address space, which is borrowed mutably.
-        unsafe {
-            debug_assert_eq!(*at, 0, "{address:?} is mapped");
-            *at = frame.phys() | to_hardware(flags | PteFlags::SPECIAL);
-        }
+        self.fill(address, to_hardware(frame, flags | PteFlags::SPECIAL))
+    }
+
+    #[inline]
+    fn fill(&mut self, address: VirtAddr, value: u64) -> Result<(), OutOfMemory> {
+        let [.., low] = self.path_or_new(address.get())?;
+        let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)];
+        assert_eq!(at.load(Ordering::Relaxed), 0, "{address:?} is mapped");
+        at.store(value, Ordering::Relaxed);
+        count_up(low, 1);
         Ok(())
     }
 
@@ -229,21 +315,16 @@ impl PageTable {
         frame: Frame,
         flags: PteFlags,
     ) -> (Option<Frame>, TlbFlush) {
-        let at = self.find(address.get()).expect("a present entry");
-        // SAFETY: an entry of this address space, which is borrowed mutably.
-        let before = unsafe {
-            ptr::replace(
-                at,
-                frame.into_raw().phys() | to_hardware(flags - PteFlags::SPECIAL),
-            )
-        };
+        let at = self.find(address).expect("a present entry");
+        let value = to_hardware(frame.into_raw(), flags - PteFlags::SPECIAL);
+        let before = at.swap(value, Ordering::Relaxed);
         (owned(before), TlbFlush(address.get()))
     }
 
     pub fn set_flags(&mut self, address: VirtAddr, flags: PteFlags) -> TlbFlush {
-        let at = self.find(address.get()).expect("a present entry");
-        // SAFETY: an entry of this address space, which is borrowed mutably.
-        unsafe { *at = with_flags(*at, flags) };
+        let at = self.find(address).expect("a present entry");
+        let value = at.load(Ordering::Relaxed);
+        at.store(with_flags(value, flags), Ordering::Relaxed);
         TlbFlush(address.get())
     }
 
@@ -253,16 +334,102 @@ impl PageTable {
         end: VirtAddr,
         f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
     ) {
-        let mut batch = Batch::new();
-        self.walk(start.get(), end.get(), &mut |page, at| {
-            // SAFETY: an entry of this address space, which is borrowed mutably.
-            let value = unsafe { ptr::replace(at, 0) };
-            batch.add(page, value);
-            if batch.is_full() {
-                batch.flush(f);
+        self.remove_range(start.get(), end.get(), &mut |page, value| {
+            if let Some(address) = VirtAddr::new(page) {
+                f(address, from_hardware(value), owned(value));
             }
         });
-        batch.flush(f);
+    }
+
+    /// Takes the entries of a range out and hands them on after the flush.
+    fn remove_range(&mut self, start: usize, end: usize, f: &mut impl FnMut(usize, u64)) {
+        let mut at = start;
+        while at < end {
+            at = match self.path(at) {
+                Ok(path) => self.remove_batch(&path, at, next_at(at, 1).min(end), f),
+                Err(next) => next,
+            };
+        }
+    }
+
+    /// Takes some entries out of one lowest table, up to `stop`, and tells where to go on. Tables that became empty are freed after the
+    /// flush, too.
+    fn remove_batch(
+        &mut self,
+        path: &Path,
+        start: usize,
+        stop: usize,
+        f: &mut impl FnMut(usize, u64),
+    ) -> usize {
+        const BATCH: usize = 64;
+        let mut removed = [(0, 0); BATCH];
+        let mut count = 0;
+        let mut stale = Stale::new();
+        let mut page = start;
+        let [.., low] = path;
+        let slots = &entries(frame_in(low.load(Ordering::Relaxed)))[index(start, 0)..];
+        for at in &slots[..(stop - start).div_ceil(PAGE_SIZE)] {
+            let value = at.load(Ordering::Relaxed);
+            if value != 0 {
+                if count == BATCH {
+                    break;
+                }
+                at.store(0, Ordering::Relaxed);
+                removed[count] = (page, value);
+                stale.add(page);
+                count += 1;
+            }
+            page += PAGE_SIZE;
+        }
+        count_down(low, count as u64);
+        let tables = self.detach_empty(path);
+        stale.flush(self.root);
+        let is_gone = tables[2].is_some();
+        drop(tables);
+        removed[..count]
+            .iter()
+            .for_each(|&(page, value)| f(page, value));
+        if is_gone { stop } else { page }
+    }
+
+    pub fn move_range(
+        &mut self,
+        start: VirtAddr,
+        end: VirtAddr,
+        to: VirtAddr,
+    ) -> Result<(), OutOfMemory> {
+        // Both places have the entries for a moment, so that there is nothing to move back if memory runs out.
+        let (start, end, to) = (start.get(), end.get(), to.get());
+        let outcome = self.copy_within(start, end, to);
+        let done_with = match outcome {
+            Ok(()) => (start, end),
+            Err(OutOfMemory) => (to, to + (end - start)),
+        };
+        self.remove_range(done_with.0, done_with.1, &mut |_, _| {});
+        outcome
+    }
+
+    /// Puts the entries of a range into another one too.
+    fn copy_within(&mut self, start: usize, end: usize, to: usize) -> Result<(), OutOfMemory> {
+        let mut page = start;
+        while page < end {
+            let [.., low] = match self.path(page) {
+                Ok(path) => path,
+                Err(next) => {
+                    page = next;
+                    continue;
+                }
+            };
+            let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(page, 0)];
+            let value = at.load(Ordering::Relaxed);
+            if value != 0
+                && let Some(target) = VirtAddr::new(page - start + to)
+            {
+                self.fill(target, value)?;
+            }
+            page += PAGE_SIZE;
+        }
+        Ok(())
     }
 
     pub fn protect_range(
@@ -271,15 +438,18 @@ impl PageTable {
         end: VirtAddr,
         mut f: impl FnMut(VirtAddr, Pte) -> PteFlags,
     ) {
-        let mut stale = Stale::default();
-        self.walk(start.get(), end.get(), &mut |page, at| {
+        let mut stale = Stale::new();
+        let Ok(()) = self.walk(start, end, |page, at, value, _| {
             if let Some(address) = VirtAddr::new(page) {
-                // SAFETY: an entry of this address space, which is borrowed mutably.
-                unsafe { *at = with_flags(*at, f(address, from_hardware(*at))) };
-                stale.add(page);
+                let new = with_flags(value, f(address, from_hardware(value)));
+                if new != value {
+                    at.store(new, Ordering::Relaxed);
+                    stale.add(page);
+                }
             }
+            Ok::<(), core::convert::Infallible>(())
         });
-        stale.flush();
+        stale.flush(self.root);
     }
 
     pub fn copy_range(
@@ -289,42 +459,67 @@ impl PageTable {
         end: VirtAddr,
         share_writable: bool,
     ) -> (u64, Result<(), OutOfMemory>) {
-        let mut stale = Stale::default();
+        let mut stale = Stale::new();
         let mut copied = 0;
-        let mut outcome = Ok(());
-        self.walk(start.get(), end.get(), &mut |page, at| {
-            if outcome.is_err() {
-                return;
-            }
-            let to = match child.make(page) {
-                Ok(to) => to,
-                Err(oom) => {
-                    outcome = Err(oom);
-                    return;
+        let mut lowest = None;
+        let outcome = self.walk(start, end, |page, at, mut value, is_first| {
+            let (low, table) = match lowest {
+                Some(known) if !is_first => known,
+                _ => {
+                    let [.., low] = child.path_or_new(page)?;
+                    let table = entries(frame_in(low.load(Ordering::Relaxed)));
+                    *lowest.insert((low, table))
                 }
             };
-            // SAFETY: entries of the two address spaces, both borrowed mutably; the parent's owns the reference that is shared.
-            unsafe {
-                if !share_writable && *at & bits::WRITE != 0 {
-                    *at &= !bits::WRITE;
-                    stale.add(page);
-                }
-                if *at & bits::SPECIAL == 0 {
-                    let _ = Frame::share(frame_in(*at)).into_raw();
-                    copied += 1;
-                }
-                *to = *at;
+            if !share_writable && value & bits::WRITE != 0 {
+                value &= !bits::WRITE;
+                at.store(value, Ordering::Relaxed);
+                stale.add(page);
             }
+            let pte = from_hardware(value);
+            if !pte.flags.contains(PteFlags::SPECIAL) {
+                // SAFETY: the parent's entry owns a reference, and stays while the table is borrowed.
+                let _ = unsafe { Frame::share(pte.frame) }.into_raw();
+                copied += 1;
+            }
+            table[index(page, 0)].store(value, Ordering::Relaxed);
+            count_up(low, 1);
+            Ok(())
         });
-        stale.flush();
+        stale.flush(self.root);
         (copied, outcome)
     }
 
-    /// Calls `f` for every entry in use from `start` to `end`. Costs what is mapped, and the tables.
-    fn walk(&mut self, start: usize, end: usize, f: &mut dyn FnMut(usize, *mut u64)) {
-        if start < end {
-            walk_table(self.root, LEVELS - 1, start, end, f);
+    /// Calls `f` with every entry in use: its page, its place, its value, and whether it is the first one of its table.
+    #[inline]
+    fn walk<E>(
+        &self,
+        start: VirtAddr,
+        end: VirtAddr,
+        mut f: impl FnMut(usize, &'static AtomicU64, u64, bool) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut page, end) = (start.get(), end.get());
+        while page < end {
+            let [.., low] = match self.path(page) {
+                Ok(path) => path,
+                Err(next) => {
+                    page = next;
+                    continue;
+                }
+            };
+            let stop = next_at(page, 1).min(end);
+            let slots = &entries(frame_in(low.load(Ordering::Relaxed)))[index(page, 0)..];
+            let mut is_first = true;
+            for at in &slots[..(stop - page).div_ceil(PAGE_SIZE)] {
+                let value = at.load(Ordering::Relaxed);
+                if value != 0 {
+                    f(page, at, value, is_first)?;
+                    is_first = false;
+                }
+                page += PAGE_SIZE;
+            }
         }
+        Ok(())
     }
 
     /// This CPU uses the address space from now on.
@@ -340,68 +535,38 @@ impl PageTable {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        // SAFETY: this CPU's own field, written by `load_root` alone, which interrupt handlers do not call.
-        let in_use = unsafe { *percpu::this().root.get() };
-        debug_assert_ne!(
-            in_use,
-            self.root.phys(),
-            "an address space in use was dropped"
-        );
-        for slot in 0..KERNEL_HALF {
-            // SAFETY: an entry of this address space, which goes.
-            free_tables(unsafe { *entry(self.root, slot) }, LEVELS - 1);
+        assert_eq!(self.used, 0, "a page table was dropped with pages in it");
+        if root_in_use() == self.root.phys() {
+            PageTable::deactivate();
         }
         // SAFETY: the root was allocated by `new` and is not in use any more.
         drop(unsafe { Frame::from_raw(self.root) });
     }
 }
 
-/// Frees the table that an entry of `level` points to, and those below. Pages were unmapped before.
-fn free_tables(value: u64, level: u32) {
-    if value & bits::PRESENT == 0 || level == 0 {
-        debug_assert!(
-            level > 0 || value == 0,
-            "an address space was dropped with pages in it"
-        );
-        return;
-    }
-    let table = frame_in(value);
-    if level > 1 {
-        for slot in 0..ENTRIES {
-            // SAFETY: an entry of a table that goes.
-            free_tables(unsafe { *entry(table, slot) }, level - 1);
-        }
-    }
-    // SAFETY: the table was allocated by `make`, and its only entry goes.
-    drop(unsafe { Frame::from_raw(table) });
+#[inline]
+fn count_up(parent: &AtomicU64, entries: u64) {
+    parent.fetch_add(entries * bits::COUNT_ONE, Ordering::Relaxed);
 }
 
+#[inline]
+fn count_down(parent: &AtomicU64, entries: u64) {
+    parent.fetch_sub(entries * bits::COUNT_ONE, Ordering::Relaxed);
+}
+
+/// The entry with other flags, but for SPECIAL, which belongs to the frame.
+#[inline]
 fn with_flags(value: u64, flags: PteFlags) -> u64 {
-    value & (bits::ADDRESS | bits::SPECIAL) | to_hardware(flags - PteFlags::SPECIAL)
+    let pte = from_hardware(value);
+    let special = pte.flags & PteFlags::SPECIAL;
+    to_hardware(pte.frame, (flags - PteFlags::SPECIAL) | special)
 }
 
-fn walk_table(
-    table: FrameNumber,
-    level: u32,
-    start: usize,
-    end: usize,
-    f: &mut dyn FnMut(usize, *mut u64),
-) {
-    let span = PAGE_SIZE << (9 * level);
-    let mut at = start;
-    while at < end {
-        let next = ((at & !(span - 1)) + span).min(end);
-        let slot = entry(table, index(at, level));
-        // SAFETY: an entry of a table of the address space being walked.
-        let value = unsafe { *slot };
-        match level {
-            0 if value != 0 => f(at, slot),
-            0 => {}
-            _ if value & bits::PRESENT != 0 => walk_table(frame_in(value), level - 1, at, next, f),
-            _ => {}
-        }
-        at = next;
-    }
+/// Physical address of the root that this CPU uses.
+#[inline]
+fn root_in_use() -> u64 {
+    // SAFETY: this CPU's own field, written by `load_root` alone, which interrupt handlers do not call.
+    unsafe { *percpu::this().root.get() }
 }
 
 fn load_root(root: u64) {
@@ -421,43 +586,166 @@ fn load_root(root: u64) {
     crate::arch::irq::restore(flags);
 }
 
-/// Entries that were taken out, until their translations are flushed and their frames may go.
-struct Batch {
-    entries: [(usize, u64); Batch::SIZE],
-    count: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::frame::free_frames;
 
-impl Batch {
-    const SIZE: usize = 64;
+    const RW: PteFlags = PteFlags::READ
+        .union(PteFlags::WRITE)
+        .union(PteFlags::ACCESSED)
+        .union(PteFlags::DIRTY);
 
-    fn new() -> Batch {
-        Batch {
-            entries: [(0, 0); Batch::SIZE],
-            count: 0,
+    fn at(address: usize) -> VirtAddr {
+        VirtAddr::new(address).expect("a user address")
+    }
+
+    fn frame() -> Frame {
+        Frame::alloc_zeroed(Purpose::User).expect("memory")
+    }
+
+    fn unmap_all(table: &mut PageTable) -> usize {
+        let mut count = 0;
+        table.unmap_range(at(0), at(crate::arch::USER_END), &mut |_, _, _| count += 1);
+        count
+    }
+
+    #[test_case]
+    fn flags_survive_the_hardwares_form() {
+        for flags in (0..=0xff).map(PteFlags::from_bits_retain) {
+            let value = to_hardware(FrameNumber(0x12345), flags);
+            let back = from_hardware(value);
+            assert_eq!(back.frame, FrameNumber(0x12345));
+            // Whether it can be read follows from its being present.
+            let mut expected = flags;
+            expected.set(PteFlags::READ, !flags.contains(PteFlags::NONE));
+            assert_eq!(back.flags, expected, "{flags:?}");
+            assert_eq!(value & bits::PRESENT == 0, flags.contains(PteFlags::NONE));
+            assert_eq!(
+                value & bits::NO_EXECUTE == 0,
+                flags.contains(PteFlags::EXEC)
+            );
         }
     }
 
-    fn add(&mut self, page: usize, value: u64) {
-        self.entries[self.count] = (page, value);
-        self.count += 1;
+    #[test_case]
+    fn tables_go_with_their_last_entry() {
+        let mut table = PageTable::new().expect("memory");
+        let free = free_frames();
+        // Neighbours, the next lowest table, another middle one, and the very end.
+        let pages = [
+            0,
+            0x1000,
+            0x20_0000,
+            0x4000_0000,
+            1 << 40,
+            crate::arch::USER_END - 4096,
+        ];
+        for page in pages {
+            table.map(at(page), frame(), RW).expect("memory");
+        }
+        assert!(free_frames() < free - pages.len());
+        assert!(table.get(at(0x1000)).is_some() && table.get(at(0x2000)).is_none());
+        assert_eq!(unmap_all(&mut table), pages.len());
+        assert_eq!(free_frames(), free, "a table or a page is missing");
+        assert_eq!(table.used, 0);
     }
 
-    fn is_full(&self) -> bool {
-        self.count == Batch::SIZE
+    #[test_case]
+    fn many_pages_come_back_in_order() {
+        let mut table = PageTable::new().expect("memory");
+        let free = free_frames();
+        // More than a batch, over the border of two lowest tables, with holes.
+        let pages = || (0x1f_0000..0x2f_0000).step_by(2 * PAGE_SIZE);
+        for page in pages() {
+            table.map(at(page), frame(), RW).expect("memory");
+        }
+        let mut expected = pages();
+        table.unmap_range(at(0x1f_0000), at(0x2f_0000), &mut |page, pte, frame| {
+            assert_eq!(Some(page.get()), expected.next());
+            assert_eq!(frame.map(|frame| frame.number()), Some(pte.frame));
+        });
+        assert_eq!(expected.next(), None);
+        assert_eq!(free_frames(), free);
     }
 
-    fn flush(&mut self, f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>)) {
-        let entries = &self.entries[..self.count];
-        if self.count > FLUSH_ONE_BY_ONE {
-            tlb::flush_all();
-        } else {
-            entries.iter().for_each(|&(page, _)| TlbFlush(page).flush());
+    #[test_case]
+    fn moved_entries_take_their_frames_along() {
+        let free = free_frames();
+        let mut table = PageTable::new().expect("memory");
+        let before = table.table_frames();
+        let pages = [0x10_0000, 0x1f_f000, 0x20_0000];
+        let frames = pages.map(|page| {
+            let frame = frame();
+            let number = frame.number();
+            table.map(at(page), frame, RW).expect("memory");
+            number
+        });
+        table
+            .move_range(at(0x10_0000), at(0x30_0000), at(0x5000_0000))
+            .expect("memory");
+        for (page, number) in pages.into_iter().zip(frames) {
+            assert_eq!(table.get(at(page)), None);
+            let moved = table.get(at(page - 0x10_0000 + 0x5000_0000));
+            assert_eq!(moved.map(|pte| pte.frame), Some(number));
+            assert!(Frame::is_unique(number));
         }
-        for &(page, value) in entries {
-            if let Some(address) = VirtAddr::new(page) {
-                f(address, from_hardware(value), owned(value));
-            }
-        }
-        self.count = 0;
+        assert_eq!(unmap_all(&mut table), pages.len());
+        assert_eq!(table.table_frames(), before);
+        drop(table);
+        assert_eq!(free_frames(), free);
+    }
+
+    #[test_case]
+    fn fork_shares_frames_and_takes_the_right_to_write() {
+        let free = free_frames();
+        let mut parent = PageTable::new().expect("memory");
+        let mut child = PageTable::new().expect("memory");
+        let zero = crate::mm::frame::zero_page();
+        parent.map(at(0x1000), frame(), RW).expect("memory");
+        parent
+            .map_special(at(0x3000), zero, PteFlags::READ)
+            .expect("memory");
+        let (copied, outcome) = parent.copy_range(&mut child, at(0), at(0x10_0000), false);
+        assert_eq!((copied, outcome), (1, Ok(())));
+        let [one, other] = [&parent, &child].map(|table| table.get(at(0x1000)).expect("mapped"));
+        assert_eq!(one, other);
+        assert!(!one.flags.contains(PteFlags::WRITE) && one.flags.contains(PteFlags::DIRTY));
+        assert!(!Frame::is_unique(one.frame));
+        assert_eq!(child.get(at(0x3000)).map(|pte| pte.frame), Some(zero));
+        assert_eq!(unmap_all(&mut parent), 2);
+        assert!(Frame::is_unique(other.frame));
+        assert_eq!(unmap_all(&mut child), 2);
+        drop((parent, child));
+        assert_eq!(free_frames(), free);
+    }
+
+    #[test_case]
+    fn what_the_cpu_sees_follows_the_table() {
+        let mut table = PageTable::new().expect("memory");
+        let address = 0x1234_5000;
+        table.map(at(address), frame(), RW).expect("memory");
+        // As the test's thread has no address space of its own, faults on user memory end at the exception table.
+        table.activate();
+        let write = |value: u8| crate::mm::uaccess::write_bytes(address, &[value]).is_ok();
+        let read = || {
+            let mut byte = [0];
+            crate::mm::uaccess::read_bytes(address, &mut byte)
+                .is_ok()
+                .then_some(byte[0])
+        };
+        assert!(write(1));
+        table.set_flags(at(address), PteFlags::READ).flush();
+        assert!(!write(2));
+        assert_eq!(read(), Some(1));
+        table.protect_range(at(address), at(address + PAGE_SIZE), |_, _| PteFlags::NONE);
+        assert_eq!(read(), None);
+        let (old, flush) = table.replace(at(address), frame(), RW);
+        flush.flush();
+        assert!(old.is_some());
+        assert_eq!(read(), Some(0));
+        assert_eq!(unmap_all(&mut table), 1);
+        assert_eq!(read(), None);
+        PageTable::deactivate();
     }
 }
