@@ -3,7 +3,8 @@
 //! Every frame of usable memory has a [`FrameMeta`] in one array, indexed by frame number. A frame is in use while its
 //! reference count is not zero; [`Frame`] is one such reference, and the last to go frees the frame. Allocation and freeing
 //! are O(1): a stack of freed frames, threaded through the metadata, in front of memory that was never used, so that nothing
-//! has to be prepared at boot. User pages leave [`RESERVE`] frames free for the kernel itself.
+//! has to be prepared at boot. User pages leave [`RESERVE`] frames free for the kernel itself, and what the kernel can do without
+//! leaves [`LAST_RESERVE`] for what it cannot.
 //!
 //! Lock rank: FRAMES. Not from interrupt handlers.
 
@@ -25,8 +26,11 @@ impl FrameNumber {
     }
 }
 
-/// Frames that only the kernel may take, so that page tables, stacks and the heap outlive user memory's exhaustion.
+/// Frames that only the kernel may take, so that its heap outlives the exhaustion of user memory.
 pub const RESERVE: usize = 1024;
+
+/// Frames for allocations that cannot fail, see [`NoFail`].
+pub const LAST_RESERVE: usize = 256;
 
 const NONE: u32 = u32::MAX;
 const MAX_REGIONS: usize = 32;
@@ -127,10 +131,49 @@ pub(super) fn meta(frame: FrameNumber) -> &'static FrameMeta {
 /// For whom memory is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// User pages and page cache: fails while only [`RESERVE`] frames are left.
+    /// User pages, page cache, and what each process needs to exist: fails while only [`RESERVE`] frames are left.
     User,
-    /// The kernel's own needs: may use the reserve.
+    /// The kernel's own needs, which may fail: leaves [`LAST_RESERVE`].
     Kernel,
+    /// What must not fail.
+    Critical,
+}
+
+impl Purpose {
+    /// Frames that have to stay free.
+    fn leaves(self) -> usize {
+        match self {
+            Purpose::User => RESERVE,
+            Purpose::Kernel if NO_FAIL.load(Ordering::Relaxed) == 0 => LAST_RESERVE,
+            Purpose::Kernel | Purpose::Critical => 0,
+        }
+    }
+}
+
+/// Sections now being run that must not fail.
+static NO_FAIL: AtomicUsize = AtomicUsize::new(0);
+
+/// While it lives, the kernel may use the last reserve too: for code of others that takes memory from the heap without a way to fail.
+/// Such code runs one thread at a time, behind a sleeping lock, and gives back what it took, so the reserve is enough.
+pub struct NoFail(());
+
+impl NoFail {
+    pub fn new() -> NoFail {
+        NO_FAIL.fetch_add(1, Ordering::Relaxed);
+        NoFail(())
+    }
+}
+
+impl Default for NoFail {
+    fn default() -> Self {
+        NoFail::new()
+    }
+}
+
+impl Drop for NoFail {
+    fn drop(&mut self) {
+        NO_FAIL.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// One reference of a frame.
@@ -140,9 +183,7 @@ pub struct Frame(FrameNumber);
 impl Frame {
     /// A frame with undefined contents.
     pub fn alloc(purpose: Purpose) -> Result<Frame, OutOfMemory> {
-        let number = ALLOCATOR
-            .lock()
-            .take(if purpose == Purpose::User { RESERVE } else { 0 })?;
+        let number = ALLOCATOR.lock().take(purpose.leaves())?;
         let meta = meta(number);
         debug_assert_eq!(
             meta.refcount.load(Ordering::Relaxed),
@@ -281,6 +322,11 @@ pub fn alloc_contiguous(count: u32) -> Result<FrameNumber, OutOfMemory> {
 /// Frames that are free now, the reserve included.
 pub fn free_frames() -> usize {
     ALLOCATOR.lock().free
+}
+
+/// Whether user memory can be had just now.
+pub fn user_memory_left() -> bool {
+    free_frames() > RESERVE
 }
 
 /// Frames that the allocator was given.

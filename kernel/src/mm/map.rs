@@ -3,9 +3,10 @@
 //! Each takes the write side of `mmap_lock` once, checks everything, and then changes. The calls are system calls' bodies: they
 //! answer with the errors of the manual pages.
 
-use super::addr::{PAGE_SHIFT, VirtAddr, page_align_up};
+use super::addr::{PAGE_SHIFT, VirtAddr, page_align_down, page_align_up};
+use super::limits;
 use super::space::{Areas, MAX_MAP_COUNT, MMAP_MIN_ADDR, Mm, MmapWriteGuard};
-use super::vma::{Source, VmFlags, Vma};
+use super::vma::{self, Source, VmFlags, Vma};
 use crate::arch::USER_END;
 use crate::errno::{Errno, Result};
 use crate::sched::current;
@@ -24,14 +25,27 @@ pub enum Place {
 
 /// A checked page-aligned range of user addresses.
 #[derive(Clone, Copy)]
-struct Range {
-    start: VirtAddr,
-    end: VirtAddr,
+pub(super) struct Range {
+    pub start: VirtAddr,
+    pub end: VirtAddr,
 }
 
 impl Range {
+    /// Bytes.
+    pub fn len(self) -> usize {
+        self.end.get() - self.start.get()
+    }
+
+    /// The area's part in the range. They overlap.
+    pub fn part_in(self, vma: &Vma) -> Range {
+        Range {
+            start: self.start.max(vma.start),
+            end: self.end.min(vma.end),
+        }
+    }
+
     /// `None` if `addr` is not page-aligned, the length is 0, or the range leaves the user's half.
-    fn new(addr: usize, len: usize) -> Option<Range> {
+    pub fn new(addr: usize, len: usize) -> Option<Range> {
         let start = VirtAddr::new(addr).filter(|start| start.is_aligned())?;
         let len = page_align_up(len).filter(|&len| len > 0)?;
         let end = VirtAddr::new(addr.checked_add(len)?)?;
@@ -41,7 +55,7 @@ impl Range {
 
 impl Mm {
     /// Maps `len` bytes; returns the address. `source` as it will be at the first page. `EINVAL`, `EEXIST`, `ENOMEM`, `EPERM` (below
-    /// `mmap_min_addr`).
+    /// `mmap_min_addr`, or locked memory where none is allowed), `EAGAIN` (more locked memory than allowed).
     pub fn map(
         &self,
         place: Place,
@@ -49,14 +63,15 @@ impl Mm {
         flags: VmFlags,
         source: Option<Source>,
     ) -> Result<usize> {
-        if len == 0 {
-            return Err(Errno::EINVAL);
-        }
-        let len = page_align_up(len)
-            .filter(|&len| len <= USER_END)
-            .ok_or(Errno::ENOMEM)?;
         let mut areas = self.write()?;
+        let flags = flags | areas.default_flags;
         self.map_locked(&mut areas, place, len, flags, source)
+    }
+
+    /// The errors that [`Mm::map`] would answer with before it looks at what is to be mapped.
+    pub fn check_map(&self, place: Place, len: usize, flags: VmFlags) -> Result {
+        let areas = self.write()?;
+        admit(&areas, place, len, flags | areas.default_flags).map(|_| ())
     }
 
     fn map_locked(
@@ -64,21 +79,25 @@ impl Mm {
         areas: &mut MmapWriteGuard<'_>,
         place: Place,
         len: usize,
-        flags: VmFlags,
+        mut flags: VmFlags,
         source: Option<Source>,
     ) -> Result<usize> {
-        let start = choose_place(areas, place, len)?;
-        let end = VirtAddr::new(start.get() + len).ok_or(Errno::ENOMEM)?;
-        check_limit(areas, len)?;
-        let vma = Vma::new(start, end, flags, source)?;
-        if matches!(place, Place::Fixed(_)) {
-            self.unmap_locked(areas, Range { start, end })?;
+        let range = admit(areas, place, len, flags)?;
+        let replaced = match place {
+            Place::Fixed(_) => areas.pages_in(range.start, range.end),
+            _ => 0,
+        };
+        limits::may_expand(areas, flags, range.len(), replaced)?;
+        if flags & (VmFlags::NORESERVE | VmFlags::SHARED | VmFlags::WRITE) == VmFlags::WRITE {
+            limits::may_charge(range.len())?;
+            flags |= VmFlags::ACCOUNT;
         }
-        if areas.count() >= MAX_MAP_COUNT {
-            return Err(Errno::ENOMEM);
+        let vma = Vma::new(range.start, range.end, flags, source)?;
+        if matches!(place, Place::Fixed(_)) {
+            self.unmap_locked(areas, range)?;
         }
         areas.insert_merged(vma);
-        Ok(start.get())
+        Ok(range.start.get())
     }
 
     /// munmap(2).
@@ -88,7 +107,7 @@ impl Mm {
         self.unmap_locked(&mut areas, range)
     }
 
-    fn unmap_locked(&self, areas: &mut Areas, range: Range) -> Result {
+    pub(super) fn unmap_locked(&self, areas: &mut Areas, range: Range) -> Result {
         areas.split_at(range.start)?;
         areas.split_at(range.end)?;
         let mut removed = false;
@@ -105,20 +124,21 @@ impl Mm {
         Ok(())
     }
 
-    /// mprotect(2): gives the range the permissions in `prot`. `ENOMEM` if a part is not mapped, `EACCES` if an area may not have them;
-    /// areas before that one are changed then.
-    pub fn protect(&self, addr: usize, len: usize, prot: VmFlags) -> Result {
-        if len == 0 {
-            return VirtAddr::new(addr)
-                .filter(|addr| addr.is_aligned())
-                .map(|_| ())
-                .ok_or(Errno::EINVAL);
-        }
-        if !addr.is_multiple_of(super::PAGE_SIZE) {
-            return Err(Errno::EINVAL);
-        }
-        let range = Range::new(addr, len).ok_or(Errno::ENOMEM)?;
+    /// mprotect(2): gives the range the permissions in `prot`; `grows_down`: from the start of the stack that holds `addr`. `ENOMEM` if a
+    /// part is not mapped, `EACCES` if an area may not have them; areas before that one are changed then.
+    pub fn protect(&self, addr: usize, len: usize, prot: VmFlags, grows_down: bool) -> Result {
+        let mut range = Range::new(addr, len).ok_or(Errno::ENOMEM)?;
         let mut areas = self.write()?;
+        if grows_down {
+            let first = areas.find_at_or_above(range.start).ok_or(Errno::ENOMEM)?;
+            if first.start >= range.end {
+                return Err(Errno::ENOMEM);
+            }
+            if !first.flags.contains(VmFlags::GROWSDOWN) {
+                return Err(Errno::EINVAL);
+            }
+            range.start = first.start;
+        }
         let mut at = range.start;
         while at < range.end {
             let vma = areas.find(at).ok_or(Errno::ENOMEM)?;
@@ -131,20 +151,24 @@ impl Mm {
 
     /// Changes the permissions of a part of one area.
     fn protect_part(&self, areas: &mut Areas, vma: &Vma, part: Range, prot: VmFlags) -> Result {
-        let flags = (vma.flags - VmFlags::PERMISSIONS) | prot;
+        let mut flags = (vma.flags - VmFlags::PERMISSIONS) | prot;
         if !may_have(flags) {
             return Err(Errno::EACCES);
         }
         if flags == vma.flags {
             return Ok(());
         }
-        let changed = vma.part(part.start, part.end, flags)?;
-        areas.split_at(part.start)?;
-        areas.split_at(part.end)?;
-        areas.remove(part.start);
-        let pte_flags = changed.pte_flags();
-        let shared = changed.is_shared();
-        areas.insert_merged(changed);
+        if Vma::is_data(flags) && !Vma::is_data(vma.flags) {
+            limits::may_expand(areas, flags, part.len(), (part.len() >> PAGE_SHIFT) as u64)?;
+        }
+        let uncounted = VmFlags::ACCOUNT | VmFlags::WRITE | VmFlags::SHARED | VmFlags::NORESERVE;
+        if flags.contains(VmFlags::WRITE) && !vma.flags.intersects(uncounted) {
+            limits::may_charge(part.len())?;
+            flags |= VmFlags::ACCOUNT;
+        }
+        areas.set_flags(vma, part.start, part.end, flags)?;
+        let pte_flags = vma::pte_flags(flags);
+        let shared = vma.is_shared();
         self.page_table
             .lock()
             .protect_range(part.start, part.end, |_, pte| {
@@ -188,7 +212,8 @@ impl Mm {
                 | VmFlags::WRITE
                 | VmFlags::MAYREAD
                 | VmFlags::MAYWRITE
-                | VmFlags::MAYEXEC;
+                | VmFlags::MAYEXEC
+                | areas.default_flags;
             self.map_locked(
                 areas,
                 Place::FixedNoReplace(old_end),
@@ -201,31 +226,6 @@ impl Mm {
             self.unmap_locked(areas, range)?;
         }
         Ok(())
-    }
-
-    /// madvise(MADV_DONTNEED): private contents go back to what is behind them. `ENOMEM` if a part is not mapped (the rest is done),
-    /// `EINVAL`.
-    pub fn discard(&self, addr: usize, len: usize) -> Result {
-        if !addr.is_multiple_of(super::PAGE_SIZE) {
-            return Err(Errno::EINVAL);
-        }
-        if len == 0 {
-            return Ok(());
-        }
-        let range = Range::new(addr, len).ok_or(Errno::ENOMEM)?;
-        let areas = self.write()?;
-        let mapped: usize = areas
-            .iter()
-            .skip_while(|vma| vma.end <= range.start)
-            .take_while(|vma| vma.start < range.end)
-            .map(|vma| vma.end.min(range.end).get() - vma.start.max(range.start).get())
-            .sum();
-        self.zap(range.start, range.end);
-        if mapped == range.end.get() - range.start.get() {
-            Ok(())
-        } else {
-            Err(Errno::ENOMEM)
-        }
     }
 }
 
@@ -243,13 +243,31 @@ fn may_have(flags: VmFlags) -> bool {
         && wants(VmFlags::EXEC, VmFlags::MAYEXEC)
 }
 
-fn choose_place(areas: &Areas, place: Place, len: usize) -> Result<VirtAddr> {
+/// The range of a new mapping, with the checks that come before those of what is mapped.
+fn admit(areas: &Areas, place: Place, len: usize, flags: VmFlags) -> Result<Range> {
+    if len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let len = page_align_up(len).ok_or(Errno::ENOMEM)?;
+    if areas.count() > MAX_MAP_COUNT || len > USER_END {
+        return Err(Errno::ENOMEM);
+    }
+    let start = choose_place(areas, place, len)?;
+    let end = VirtAddr::new(start.get() + len).ok_or(Errno::ENOMEM)?;
+    if flags.contains(VmFlags::LOCKED) {
+        limits::may_lock(areas, (len >> PAGE_SHIFT) as u64, Errno::EAGAIN)?;
+    }
+    Ok(Range { start, end })
+}
+
+/// Where `len` bytes go. As `get_unmapped_area` in Linux: a wish is rounded down, and followed if it is free.
+pub(super) fn choose_place(areas: &Areas, place: Place, len: usize) -> Result<VirtAddr> {
     match place {
         Place::Fixed(addr) | Place::FixedNoReplace(addr) => {
-            if addr % super::PAGE_SIZE != 0 {
-                return Err(Errno::EINVAL);
+            if USER_END.checked_sub(len).is_none_or(|most| addr > most) {
+                return Err(Errno::ENOMEM);
             }
-            let range = Range::new(addr, len).ok_or(Errno::ENOMEM)?;
+            let range = Range::new(addr, len).ok_or(Errno::EINVAL)?;
             if addr < MMAP_MIN_ADDR {
                 return Err(Errno::EPERM);
             }
@@ -259,22 +277,13 @@ fn choose_place(areas: &Areas, place: Place, len: usize) -> Result<VirtAddr> {
             Ok(range.start)
         }
         Place::Hint(addr) => {
-            let wish = page_align_up(addr).and_then(|addr| Range::new(addr, len));
-            match wish.filter(|wish| addr >= MMAP_MIN_ADDR && areas.is_free(wish.start, wish.end)) {
-                Some(wish) => Ok(wish.start),
-                None => areas.find_gap(len),
+            let mut addr = page_align_down(addr);
+            if addr != 0 && addr < MMAP_MIN_ADDR {
+                addr = MMAP_MIN_ADDR;
             }
+            let wish = Range::new(addr, len)
+                .filter(|wish| addr != 0 && areas.is_free_for_mapping(wish.start, wish.end));
+            wish.map_or_else(|| areas.find_gap(len), |wish| Ok(wish.start))
         }
-    }
-}
-
-/// RLIMIT_AS.
-fn check_limit(areas: &Areas, len: usize) -> Result {
-    let limit = current().process.rlimits.soft(Resource::AddressSpace);
-    let bytes = (areas.pages() << PAGE_SHIFT).saturating_add(len as u64);
-    if bytes > limit {
-        Err(Errno::ENOMEM)
-    } else {
-        Ok(())
     }
 }

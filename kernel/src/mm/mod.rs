@@ -1,18 +1,26 @@
 //! Memory: frames, address spaces, the fault path, the page cache, and access to user memory.
 //!
 //! Nothing here knows an architecture: page tables, user copies and the direct map are reached through `crate::arch`.
-//! Lock order: `mmap_lock` > PAGE > PAGE_TABLE > FRAMES.
+//! Lock order: `mmap_lock` > MAPPINGS > PAGE > PAGE_TABLE > FRAMES.
 
 pub mod addr;
+pub mod advice;
 pub mod fault;
 pub mod frame;
 #[cfg(target_os = "none")]
 pub mod heap;
+mod limits;
+mod lock;
 pub mod map;
 pub mod page_cache;
 pub mod pte;
+mod query;
+pub mod reclaim;
+pub mod remap;
 pub mod space;
 pub mod stack;
+#[cfg(all(test, not(target_os = "none")))]
+mod tests;
 pub mod uaccess;
 pub mod vma;
 

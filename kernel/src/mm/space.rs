@@ -14,7 +14,8 @@ use intrusive_collections::RBTree;
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use super::frame::Frame;
 use super::pte::Pte;
-use super::vma::{Vma, VmaAdapter};
+use super::reclaim;
+use super::vma::{VmFlags, Vma, VmaAdapter};
 use crate::arch::{PageTable, USER_END};
 use crate::errno::{Errno, Result};
 use crate::sched::{Interrupted, RwSleepLock, RwSleepReadGuard, RwSleepWriteGuard, Sleep};
@@ -41,6 +42,12 @@ pub struct Areas {
     count: usize,
     /// Pages in all areas.
     pages: u64,
+    /// Pages in locked areas.
+    locked: u64,
+    /// Pages that count against RLIMIT_DATA.
+    data: u64,
+    /// What new areas get: LOCKED and LOCKONFAULT after mlockall(2).
+    pub default_flags: VmFlags,
     /// The heap of brk(2): `brk_start..brk`, bytes.
     pub brk_start: usize,
     pub brk: usize,
@@ -56,7 +63,8 @@ pub struct Mm {
 
 impl Mm {
     pub fn new() -> Result<Arc<Mm>> {
-        Ok(Arc::try_new(Mm::with(Areas::new(), PageTable::new()?, 0))?)
+        let table = reclaim::retry(PageTable::new)?;
+        Ok(Arc::try_new(Mm::with(Areas::new(), table, 0))?)
     }
 
     fn with(areas: Areas, page_table: PageTable, resident: u64) -> Mm {
@@ -90,6 +98,11 @@ impl Mm {
         self.resident.load(Ordering::Relaxed)
     }
 
+    /// Frames that hold the page tables.
+    pub fn table_pages(&self) -> u64 {
+        self.page_table.lock().table_frames()
+    }
+
     /// Pages in all areas, as in /proc/self/statm.
     pub fn total_pages(&self) -> u64 {
         self.read(Sleep::Uninterruptible)
@@ -101,6 +114,12 @@ impl Mm {
         if let Ok(areas) = self.read(Sleep::Uninterruptible) {
             areas.vmas.iter().for_each(f);
         }
+    }
+
+    /// Pages in locked areas, as VmLck.
+    pub fn locked_pages(&self) -> u64 {
+        self.read(Sleep::Uninterruptible)
+            .map_or(0, |areas| areas.locked)
     }
 
     /// `brk_start..brk`, for naming the heap in /proc.
@@ -124,15 +143,25 @@ impl Mm {
         self.resident.fetch_sub(resident, Ordering::Relaxed);
     }
 
-    /// A copy for fork(2): the same areas; private pages are shared until one side writes.
+    /// A copy for fork(2): the same areas; private pages are shared until one side writes. `ENOMEM` if the page cache had no memory for
+    /// it either.
     pub fn fork(&self) -> Result<Arc<Mm>> {
+        reclaim::retry(|| self.try_fork())
+    }
+
+    fn try_fork(&self) -> Result<Arc<Mm>> {
         let areas = self.write()?;
         let mut child = Mm::with(Areas::new(), PageTable::new()?, 0);
         for vma in areas.vmas.iter() {
-            let copy = vma.part(vma.start, vma.end, vma.flags)?;
+            if vma.flags.contains(VmFlags::DONTFORK) {
+                continue;
+            }
+            // Locks are not inherited.
+            let flags = vma.flags - (VmFlags::LOCKED | VmFlags::LOCKONFAULT);
+            let copy = vma.part(vma.start, vma.end, flags)?;
             child.mmap_lock.get_mut().insert(copy);
             // Shared pages are found again through their mapping.
-            if !vma.is_shared() {
+            if !vma.is_shared() && !vma.flags.contains(VmFlags::WIPEONFORK) {
                 let table = child.page_table.get_mut();
                 let (copied, outcome) = self
                     .page_table
@@ -169,6 +198,9 @@ impl Areas {
             vmas: RBTree::new(VmaAdapter::NEW),
             count: 0,
             pages: 0,
+            locked: 0,
+            data: 0,
+            default_flags: VmFlags::empty(),
             brk_start: 0,
             brk: 0,
         }
@@ -207,6 +239,41 @@ impl Areas {
             .is_none_or(|vma| vma.start >= end)
     }
 
+    /// The same for a new mapping, which keeps its distance from a stack above it.
+    pub fn is_free_for_mapping(&self, start: VirtAddr, end: VirtAddr) -> bool {
+        self.find_at_or_above(start).is_none_or(|vma| {
+            let gap = if vma.flags.contains(VmFlags::GROWSDOWN) {
+                STACK_GUARD_GAP
+            } else {
+                0
+            };
+            end.get() <= vma.start.get().saturating_sub(gap)
+        })
+    }
+
+    /// Pages of areas in `start..end`. Costs the areas there.
+    pub fn pages_in(&self, start: VirtAddr, end: VirtAddr) -> u64 {
+        self.overlapping(start, end)
+            .map(|vma| {
+                let bytes = vma.end.min(end).get() - vma.start.max(start).get();
+                (bytes >> PAGE_SHIFT) as u64
+            })
+            .sum()
+    }
+
+    /// The areas that overlap `start..end`, by rising address. Costs the areas there.
+    pub fn overlapping(&self, start: VirtAddr, end: VirtAddr) -> impl Iterator<Item = &Vma> {
+        let mut cursor = self.vmas.upper_bound(Bound::Included(&start));
+        if cursor.get().is_none_or(|vma| vma.end <= start) {
+            cursor = self.vmas.lower_bound(Bound::Excluded(&start));
+        }
+        core::iter::from_fn(move || {
+            let vma = cursor.get().filter(|vma| vma.start < end)?;
+            cursor.move_next();
+            Some(vma)
+        })
+    }
+
     pub fn count(&self) -> usize {
         self.count
     }
@@ -216,20 +283,63 @@ impl Areas {
         self.pages
     }
 
+    /// Pages in locked areas.
+    pub fn locked(&self) -> u64 {
+        self.locked
+    }
+
+    /// Pages that count against RLIMIT_DATA.
+    pub fn data(&self) -> u64 {
+        self.data
+    }
+
     /// Puts an area where nothing is. Cannot fail.
     pub fn insert(&mut self, vma: Arc<Vma>) {
         debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
+        let pages = (vma.len() >> PAGE_SHIFT) as u64;
         self.count += 1;
-        self.pages += (vma.len() >> PAGE_SHIFT) as u64;
+        self.pages += pages;
+        self.locked += if vma.flags.contains(VmFlags::LOCKED) {
+            pages
+        } else {
+            0
+        };
+        self.data += if Vma::is_data(vma.flags) { pages } else { 0 };
         self.vmas.insert(vma);
     }
 
     /// Takes out the area that starts at `start`.
     pub fn remove(&mut self, start: VirtAddr) -> Option<Arc<Vma>> {
         let vma = self.vmas.find_mut(&start).remove()?;
+        let pages = (vma.len() >> PAGE_SHIFT) as u64;
         self.count -= 1;
-        self.pages -= (vma.len() >> PAGE_SHIFT) as u64;
+        self.pages -= pages;
+        self.locked -= if vma.flags.contains(VmFlags::LOCKED) {
+            pages
+        } else {
+            0
+        };
+        self.data -= if Vma::is_data(vma.flags) { pages } else { 0 };
         Some(vma)
+    }
+
+    /// Gives the part `start..end` of an area in the tree other flags: splits it, and joins what is equal then. `ENOMEM`.
+    pub fn set_flags(
+        &mut self,
+        vma: &Vma,
+        start: VirtAddr,
+        end: VirtAddr,
+        flags: VmFlags,
+    ) -> Result {
+        if flags == vma.flags {
+            return Ok(());
+        }
+        let changed = vma.part(start, end, flags)?;
+        self.split_at(start)?;
+        self.split_at(end)?;
+        self.remove(start);
+        self.insert_merged(changed);
+        Ok(())
     }
 
     /// Puts an area in and joins it with the neighbours that it continues, if there is memory for that.
@@ -294,7 +404,7 @@ impl Areas {
             let Some(vma) = cursor.get() else {
                 return Err(Errno::ENOMEM);
             };
-            let gap = if vma.flags.contains(super::VmFlags::GROWSDOWN) {
+            let gap = if vma.flags.contains(VmFlags::GROWSDOWN) {
                 STACK_GUARD_GAP
             } else {
                 0

@@ -184,5 +184,5 @@ pub fn fault_in_readable(addr: usize) -> Result {
 
 /// Makes the page that holds `addr` present and writable, without changing it. `EFAULT`.
 pub fn fault_in_writeable(addr: usize) -> Result {
-    super::fault::fault_in_write(addr)
+    super::fault::fault_in(addr, super::fault::Access::Write)
 }

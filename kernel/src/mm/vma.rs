@@ -32,6 +32,22 @@ bitflags! {
         /// The initial stack, for its name in /proc.
         const STACK = 1 << 9;
         const NORESERVE = 1 << 10;
+        /// Its pages are made present at once and counted against RLIMIT_MEMLOCK.
+        const LOCKED = 1 << 11;
+        /// Locked, but pages come when they are touched.
+        const LOCKONFAULT = 1 << 12;
+        /// A child does not get it (MADV_DONTFORK).
+        const DONTFORK = 1 << 13;
+        /// A child finds zeros in it (MADV_WIPEONFORK).
+        const WIPEONFORK = 1 << 14;
+        /// Advice that splits areas and has no other effect.
+        const SEQUENTIAL = 1 << 15;
+        const RANDOM = 1 << 16;
+        const DONTDUMP = 1 << 17;
+        const HUGEPAGE = 1 << 18;
+        const NOHUGEPAGE = 1 << 19;
+        /// Counts for the decision whether there is enough memory: private and writable, now or once.
+        const ACCOUNT = 1 << 20;
         const PERMISSIONS = Self::READ.bits() | Self::WRITE.bits() | Self::EXEC.bits();
     }
 }
@@ -111,6 +127,11 @@ impl Vma {
         self.flags.contains(VmFlags::SHARED)
     }
 
+    /// Whether it counts against RLIMIT_DATA: private and writable, and not a stack.
+    pub fn is_data(flags: VmFlags) -> bool {
+        flags & (VmFlags::WRITE | VmFlags::SHARED | VmFlags::GROWSDOWN) == VmFlags::WRITE
+    }
+
     /// Whether writing makes a private copy. Not only private writable areas: a private page may have been copied before the area lost
     /// its write permission.
     #[inline]
@@ -131,6 +152,20 @@ impl Vma {
             source.first_page = self.page_index_of(start).unwrap_or(source.first_page);
         }
         Vma::new(start, end, flags, source)
+    }
+
+    /// The contents from `start` on as an area at `to..end`, as mremap(2) moves them.
+    pub fn part_at(
+        &self,
+        start: VirtAddr,
+        to: VirtAddr,
+        end: VirtAddr,
+    ) -> Result<Arc<Vma>, OutOfMemory> {
+        let mut source = self.source.clone();
+        if let Some(source) = &mut source {
+            source.first_page = self.page_index_of(start).unwrap_or(source.first_page);
+        }
+        Vma::new(to, end, self.flags, source)
     }
 
     /// Index in the mapping of the page that holds `address`.
@@ -163,11 +198,17 @@ impl Vma {
     /// Page-table permissions of a page that may be written at once.
     #[inline]
     pub fn pte_flags(&self) -> PteFlags {
-        let mut flags = PteFlags::empty();
-        flags.set(PteFlags::READ, self.flags.contains(VmFlags::READ));
-        flags.set(PteFlags::WRITE, self.flags.contains(VmFlags::WRITE));
-        flags.set(PteFlags::EXEC, self.flags.contains(VmFlags::EXEC));
-        flags.set(PteFlags::NONE, !self.flags.intersects(VmFlags::PERMISSIONS));
-        flags
+        pte_flags(self.flags)
     }
+}
+
+/// Page-table permissions in an area with these flags, of a page that may be written at once.
+#[inline]
+pub fn pte_flags(vm_flags: VmFlags) -> PteFlags {
+    let mut flags = PteFlags::empty();
+    flags.set(PteFlags::READ, vm_flags.contains(VmFlags::READ));
+    flags.set(PteFlags::WRITE, vm_flags.contains(VmFlags::WRITE));
+    flags.set(PteFlags::EXEC, vm_flags.contains(VmFlags::EXEC));
+    flags.set(PteFlags::NONE, !vm_flags.intersects(VmFlags::PERMISSIONS));
+    flags
 }

@@ -19,6 +19,8 @@ pub const FAMILY: Rank = Rank(3);
 pub const FILES: Rank = Rank(4);
 pub const MMAP_LOCK: Rank = Rank(6);
 pub const VMA: Rank = Rank(8);
+/// The list of all mappings of files.
+pub const MAPPINGS: Rank = Rank(9);
 /// Page cache trees and the state of a page.
 pub const PAGE: Rank = Rank(10);
 pub const PAGE_TABLE: Rank = Rank(12);

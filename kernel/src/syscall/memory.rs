@@ -4,12 +4,17 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
 
+use crate::arch::USER_END;
 use crate::errno::{Errno, Result};
 use crate::fs::File;
+use crate::mm::addr::{page_align_down, page_align_up};
+use crate::mm::advice::Advice;
+use crate::mm::fault::Access;
 use crate::mm::map::Place;
 use crate::mm::page_cache::Mapping;
+use crate::mm::remap::Remap;
 use crate::mm::vma::{MappedFile, Source};
-use crate::mm::{Mm, PAGE_SHIFT, PAGE_SIZE, VmFlags};
+use crate::mm::{Mm, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VmFlags, uaccess};
 use crate::sched::current;
 
 type Args = [usize; 6];
@@ -19,11 +24,25 @@ fn with_mm<R>(f: impl FnOnce(&Mm) -> Result<R>) -> Result<R> {
     f(current().process.current_mm().ok_or(Errno::ENOMEM)?)
 }
 
-/// mmap(2).
+/// mmap(2). The order of the checks is Linux's: the offset, the descriptor, the place, and then what is to be mapped.
 pub fn sys_mmap(&[addr, len, prot, flags, fd, offset]: &Args) -> Result<usize> {
     let flags = flags as u32;
     if offset % PAGE_SIZE != 0 {
         return Err(Errno::EINVAL);
+    }
+    let anonymous = flags & abi::MAP_ANONYMOUS != 0;
+    let file = if anonymous {
+        None
+    } else {
+        Some(current().process.files.get(fd as i32)?)
+    };
+    if flags & abi::MAP_HUGETLB != 0 {
+        // No memory is set aside for huge pages, and no file has them.
+        return Err(if anonymous {
+            Errno::ENOMEM
+        } else {
+            Errno::EINVAL
+        });
     }
     let place = match flags {
         f if f & abi::MAP_FIXED_NOREPLACE != 0 => Place::FixedNoReplace(addr),
@@ -31,31 +50,26 @@ pub fn sys_mmap(&[addr, len, prot, flags, fd, offset]: &Args) -> Result<usize> {
         _ => Place::Hint(addr),
     };
     let mut vm_flags = permissions(prot) | VmFlags::MAYREAD | VmFlags::MAYWRITE | VmFlags::MAYEXEC;
-    let shared = match flags & abi::MAP_TYPE {
-        abi::MAP_PRIVATE => false,
-        abi::MAP_SHARED => true,
-        abi::MAP_SHARED_VALIDATE if flags & !KNOWN_FLAGS == 0 => true,
-        abi::MAP_SHARED_VALIDATE => return Err(Errno::EOPNOTSUPP),
-        _ => return Err(Errno::EINVAL),
-    };
-    vm_flags.set(VmFlags::SHARED, shared);
     vm_flags.set(VmFlags::NORESERVE, flags & abi::MAP_NORESERVE != 0);
-    let source = if flags & abi::MAP_ANONYMOUS != 0 {
-        vm_flags.set(VmFlags::GROWSDOWN, flags & abi::MAP_GROWSDOWN != 0);
-        if shared {
-            Some(shared_memory(len)?)
-        } else {
-            None
-        }
-    } else {
-        let file = current().process.files.get(fd as i32)?;
-        Some(file_source(&file, offset, shared, &mut vm_flags)?)
+    vm_flags.set(VmFlags::GROWSDOWN, flags & abi::MAP_GROWSDOWN != 0);
+    vm_flags.set(VmFlags::LOCKED, flags & abi::MAP_LOCKED != 0);
+    let source = match &file {
+        Some(file) => file_source(file, flags, len, offset, &mut vm_flags).map(Some),
+        None => anonymous_source(flags, len, &mut vm_flags),
     };
-    let start = with_mm(|mm| mm.map(place, len, vm_flags, source))?;
-    if flags & abi::MAP_POPULATE != 0 && vm_flags.contains(VmFlags::READ) {
-        populate(start, len, vm_flags.contains(VmFlags::WRITE) && !shared);
-    }
-    Ok(start)
+    with_mm(|mm| {
+        let source = match source {
+            Ok(source) => source,
+            Err(error) => return mm.check_map(place, len, vm_flags).and(Err(error)),
+        };
+        let start = mm.map(place, len, vm_flags, source)?;
+        let at_once = flags & (abi::MAP_POPULATE | abi::MAP_NONBLOCK) == abi::MAP_POPULATE;
+        if at_once || vm_flags.contains(VmFlags::LOCKED) || mm.locks_new() {
+            // What cannot be had now is left to faults.
+            let _ = mm.populate(start, len);
+        }
+        Ok(start)
+    })
 }
 
 /// Flags that MAP_SHARED_VALIDATE accepts.
@@ -70,7 +84,10 @@ const KNOWN_FLAGS: u32 = abi::MAP_TYPE
     | abi::MAP_NORESERVE
     | abi::MAP_POPULATE
     | abi::MAP_NONBLOCK
-    | abi::MAP_STACK;
+    | abi::MAP_STACK
+    | abi::MAP_32BIT
+    | abi::MAP_UNINITIALIZED
+    | 0x1f << abi::MAP_HUGE_SHIFT;
 
 fn permissions(prot: usize) -> VmFlags {
     let mut flags = VmFlags::empty();
@@ -82,50 +99,63 @@ fn permissions(prot: usize) -> VmFlags {
     flags
 }
 
-fn shared_memory(len: usize) -> Result<Source> {
-    Ok(Source {
-        mapping: Mapping::anonymous(len as u64)?,
-        first_page: 0,
-        file: None,
-    })
+/// What is behind anonymous memory. `EINVAL`, `ENOMEM`.
+fn anonymous_source(flags: u32, len: usize, vm_flags: &mut VmFlags) -> Result<Option<Source>> {
+    match flags & abi::MAP_TYPE {
+        abi::MAP_PRIVATE => Ok(None),
+        abi::MAP_SHARED if !vm_flags.contains(VmFlags::GROWSDOWN) => {
+            vm_flags.insert(VmFlags::SHARED);
+            Ok(Some(Source {
+                mapping: Mapping::anonymous(len as u64)?,
+                first_page: 0,
+                file: None,
+            }))
+        }
+        _ => Err(Errno::EINVAL),
+    }
 }
 
-/// The source of a file mapping, and what the file's access mode lets the area ever have. `EACCES`, `ENODEV`, `EOVERFLOW`.
+/// The source of a file mapping, and what the file's access mode lets the area ever have. `EOVERFLOW`, `EOPNOTSUPP`, `EACCES`,
+/// `ENODEV`, `EINVAL`.
 fn file_source(
     file: &Arc<File>,
+    flags: u32,
+    len: usize,
     offset: usize,
-    shared: bool,
-    flags: &mut VmFlags,
+    vm_flags: &mut VmFlags,
 ) -> Result<Source> {
-    let mapping = file.mapping().ok_or(Errno::ENODEV)?;
+    if (offset as u64)
+        .checked_add(len as u64)
+        .is_none_or(|end| end > i64::MAX as u64)
+    {
+        return Err(Errno::EOVERFLOW);
+    }
+    let shared = match flags & abi::MAP_TYPE {
+        abi::MAP_PRIVATE => false,
+        abi::MAP_SHARED => true,
+        abi::MAP_SHARED_VALIDATE if flags & !KNOWN_FLAGS != 0 => return Err(Errno::EOPNOTSUPP),
+        abi::MAP_SHARED_VALIDATE => true,
+        _ => return Err(Errno::EINVAL),
+    };
+    if shared && !file.writable() {
+        if vm_flags.contains(VmFlags::WRITE) {
+            return Err(Errno::EACCES);
+        }
+        vm_flags.remove(VmFlags::MAYWRITE);
+    }
     if !file.readable() {
         return Err(Errno::EACCES);
     }
-    if shared && !file.writable() {
-        if flags.contains(VmFlags::WRITE) {
-            return Err(Errno::EACCES);
-        }
-        flags.remove(VmFlags::MAYWRITE);
+    let mapping = file.mapping().ok_or(Errno::ENODEV)?;
+    if vm_flags.contains(VmFlags::GROWSDOWN) {
+        return Err(Errno::EINVAL);
     }
+    vm_flags.set(VmFlags::SHARED, shared);
     Ok(Source {
         mapping,
         first_page: (offset >> PAGE_SHIFT) as u64,
         file: Some(file.clone() as Arc<dyn MappedFile>),
     })
-}
-
-/// MAP_POPULATE: touches every page; what cannot be had now is left to faults.
-fn populate(start: usize, len: usize, write: bool) {
-    for page in (start..start.saturating_add(len)).step_by(PAGE_SIZE) {
-        let present = if write {
-            crate::mm::uaccess::fault_in_writeable(page)
-        } else {
-            crate::mm::uaccess::fault_in_readable(page)
-        };
-        if present.is_err() {
-            return;
-        }
-    }
 }
 
 /// munmap(2).
@@ -135,35 +165,191 @@ pub fn sys_munmap(&[addr, len, ..]: &Args) -> Result<usize> {
 
 /// mprotect(2).
 pub fn sys_mprotect(&[addr, len, prot, ..]: &Args) -> Result<usize> {
-    if prot as u32 & !(abi::PROT_READ | abi::PROT_WRITE | abi::PROT_EXEC | abi::PROT_SEM) != 0 {
+    let prot_bits = prot as u32;
+    let grows = prot_bits & (abi::PROT_GROWSDOWN | abi::PROT_GROWSUP);
+    if grows == abi::PROT_GROWSDOWN | abi::PROT_GROWSUP || addr % PAGE_SIZE != 0 {
         return Err(Errno::EINVAL);
     }
-    with_mm(|mm| mm.protect(addr, len, permissions(prot))).map(|()| 0)
+    if len == 0 {
+        return Ok(0);
+    }
+    if page_align_up(len)
+        .and_then(|len| addr.checked_add(len))
+        .is_none_or(|end| end <= addr)
+    {
+        return Err(Errno::ENOMEM);
+    }
+    let known = abi::PROT_READ | abi::PROT_WRITE | abi::PROT_EXEC | abi::PROT_SEM;
+    if prot_bits & !grows & !known != 0 || grows == abi::PROT_GROWSUP {
+        return Err(Errno::EINVAL);
+    }
+    let grows_down = grows == abi::PROT_GROWSDOWN;
+    with_mm(|mm| mm.protect(addr, len, permissions(prot), grows_down)).map(|()| 0)
 }
 
 /// brk(2).
 pub fn sys_brk(&[addr, ..]: &Args) -> Result<usize> {
-    with_mm(|mm| mm.set_brk(addr))
+    with_mm(|mm| {
+        let before = mm.heap_range().1;
+        let now = mm.set_brk(addr)?;
+        if now > before && mm.locks_new() {
+            let start = page_align_down(before);
+            // What cannot be had now is left to faults.
+            let _ = mm.populate(start, now - start);
+        }
+        Ok(now)
+    })
 }
 
-/// madvise(2): MADV_DONTNEED has an effect; advice without a meaning here is accepted, other advice is `EINVAL`.
-pub fn sys_madvise(&[addr, len, advice, ..]: &Args) -> Result<usize> {
-    match advice as u32 {
-        abi::MADV_DONTNEED => with_mm(|mm| mm.discard(addr, len)).map(|()| 0),
-        abi::MADV_NORMAL
-        | abi::MADV_RANDOM
-        | abi::MADV_SEQUENTIAL
-        | abi::MADV_WILLNEED
-        | abi::MADV_HUGEPAGE
-        | abi::MADV_NOHUGEPAGE
-        | abi::MADV_DONTDUMP
-        | abi::MADV_DODUMP
-        | abi::MADV_COLD
-        | abi::MADV_PAGEOUT
-            if addr % PAGE_SIZE == 0 =>
-        {
-            Ok(0)
+/// mremap(2).
+pub fn sys_mremap(&[addr, old_len, new_len, flags, new_addr, _]: &Args) -> Result<usize> {
+    let flags = flags as u32;
+    let known = abi::MREMAP_MAYMOVE | abi::MREMAP_FIXED | abi::MREMAP_DONTUNMAP;
+    let has = |flag| flags & flag != 0;
+    let may_move = has(abi::MREMAP_MAYMOVE);
+    if flags & !known != 0
+        || has(abi::MREMAP_FIXED) && !may_move
+        || has(abi::MREMAP_DONTUNMAP) && (!may_move || old_len != new_len)
+    {
+        return Err(Errno::EINVAL);
+    }
+    let how = Remap {
+        may_move,
+        to: has(abi::MREMAP_FIXED).then_some(new_addr),
+        keep_old: has(abi::MREMAP_DONTUNMAP).then_some(new_addr),
+    };
+    with_mm(|mm| {
+        let start = mm.remap(addr, old_len, new_len, how)?;
+        if new_len > old_len && mm.is_locked(start) {
+            let _ = mm.populate(start, new_len);
         }
+        Ok(start)
+    })
+}
+
+/// madvise(2).
+pub fn sys_madvise(&[addr, len, advice, ..]: &Args) -> Result<usize> {
+    let reading = VmFlags::RANDOM | VmFlags::SEQUENTIAL;
+    let huge = VmFlags::HUGEPAGE | VmFlags::NOHUGEPAGE;
+    let none = VmFlags::empty();
+    let flags = |clear, set| Advice::Flags { clear, set };
+    let advice = match advice as u32 {
+        abi::MADV_NORMAL => flags(reading, none),
+        abi::MADV_RANDOM => flags(reading, VmFlags::RANDOM),
+        abi::MADV_SEQUENTIAL => flags(reading, VmFlags::SEQUENTIAL),
+        abi::MADV_WILLNEED => Advice::WillNeed,
+        abi::MADV_DONTNEED => Advice::DontNeed { locked: false },
+        abi::MADV_DONTNEED_LOCKED => Advice::DontNeed { locked: true },
+        abi::MADV_FREE => Advice::Free,
+        abi::MADV_REMOVE => Advice::Remove,
+        abi::MADV_DONTFORK => flags(none, VmFlags::DONTFORK),
+        abi::MADV_DOFORK => flags(VmFlags::DONTFORK, none),
+        abi::MADV_WIPEONFORK => Advice::WipeOnFork,
+        abi::MADV_KEEPONFORK => flags(VmFlags::WIPEONFORK, none),
+        abi::MADV_DONTDUMP => flags(none, VmFlags::DONTDUMP),
+        abi::MADV_DODUMP => flags(VmFlags::DONTDUMP, none),
+        abi::MADV_HUGEPAGE => flags(huge, VmFlags::HUGEPAGE),
+        abi::MADV_NOHUGEPAGE => flags(huge, VmFlags::NOHUGEPAGE),
+        abi::MADV_COLD | abi::MADV_PAGEOUT => Advice::Cold,
+        abi::MADV_POPULATE_READ => Advice::Populate(Access::Read),
+        abi::MADV_POPULATE_WRITE => Advice::Populate(Access::Write),
+        _ => return Err(Errno::EINVAL),
+    };
+    with_mm(|mm| mm.advise(addr, len, advice)).map(|()| 0)
+}
+
+/// mincore(2).
+pub fn sys_mincore(&[addr, len, vec, ..]: &Args) -> Result<usize> {
+    if addr % PAGE_SIZE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if addr.checked_add(len).is_none_or(|end| end > USER_END) {
+        return Err(Errno::ENOMEM);
+    }
+    let pages = len.div_ceil(PAGE_SIZE);
+    if vec.checked_add(pages).is_none_or(|end| end > USER_END) {
+        return Err(Errno::EFAULT);
+    }
+    let mut done = 0;
+    while done < pages {
+        let mut seen = [0u8; 256];
+        let part = &mut seen[..(pages - done).min(256)];
+        let start = VirtAddr::new(addr + done * PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        with_mm(|mm| mm.residency(start, part))?;
+        uaccess::write_bytes(vec + done, part)?;
+        done += part.len();
+    }
+    Ok(0)
+}
+
+/// msync(2).
+pub fn sys_msync(&[addr, len, flags, ..]: &Args) -> Result<usize> {
+    let flags = flags as u32;
+    let known = abi::MS_ASYNC | abi::MS_INVALIDATE | abi::MS_SYNC;
+    if flags & !known != 0
+        || addr % PAGE_SIZE != 0
+        || flags & (abi::MS_ASYNC | abi::MS_SYNC) == abi::MS_ASYNC | abi::MS_SYNC
+    {
+        return Err(Errno::EINVAL);
+    }
+    with_mm(|mm| mm.sync(addr, len, flags & abi::MS_INVALIDATE != 0)).map(|()| 0)
+}
+
+/// mlock(2).
+pub fn sys_mlock(&[addr, len, ..]: &Args) -> Result<usize> {
+    lock(addr, len, VmFlags::LOCKED)
+}
+
+/// mlock2(2).
+pub fn sys_mlock2(&[addr, len, flags, ..]: &Args) -> Result<usize> {
+    match flags as u32 {
+        0 => lock(addr, len, VmFlags::LOCKED),
+        abi::MLOCK_ONFAULT => lock(addr, len, VmFlags::LOCKED | VmFlags::LOCKONFAULT),
         _ => Err(Errno::EINVAL),
     }
+}
+
+fn lock(addr: usize, len: usize, locks: VmFlags) -> Result<usize> {
+    with_mm(|mm| {
+        let Some((start, len)) = mm.set_locks(addr, len, locks)? else {
+            return Ok(0);
+        };
+        // mlock(2) has its own words for what populating answers with.
+        mm.populate(start, len)
+            .map(|()| 0)
+            .map_err(|errno| match errno {
+                Errno::EFAULT => Errno::ENOMEM,
+                other => other,
+            })
+    })
+}
+
+/// munlock(2).
+pub fn sys_munlock(&[addr, len, ..]: &Args) -> Result<usize> {
+    with_mm(|mm| mm.set_locks(addr, len, VmFlags::empty())).map(|_| 0)
+}
+
+/// mlockall(2).
+pub fn sys_mlockall(&[flags, ..]: &Args) -> Result<usize> {
+    let flags = flags as u32;
+    let known = abi::MCL_CURRENT | abi::MCL_FUTURE | abi::MCL_ONFAULT;
+    if flags & !known != 0 || flags & (abi::MCL_CURRENT | abi::MCL_FUTURE) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut locks = VmFlags::LOCKED;
+    locks.set(VmFlags::LOCKONFAULT, flags & abi::MCL_ONFAULT != 0);
+    let chosen = |flag| (flags & flag != 0).then_some(locks);
+    with_mm(|mm| {
+        let future = chosen(abi::MCL_FUTURE).unwrap_or(VmFlags::empty());
+        mm.set_all_locks(chosen(abi::MCL_CURRENT), future)?;
+        if flags & abi::MCL_CURRENT != 0 {
+            mm.populate_locked();
+        }
+        Ok(0)
+    })
+}
+
+/// munlockall(2).
+pub fn sys_munlockall(_: &Args) -> Result<usize> {
+    with_mm(|mm| mm.set_all_locks(Some(VmFlags::empty()), VmFlags::empty())).map(|()| 0)
 }

@@ -64,7 +64,15 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_munmap Plain memory::sys_munmap;
     __NR_mprotect Plain memory::sys_mprotect;
     __NR_brk Plain memory::sys_brk;
+    __NR_mremap Plain memory::sys_mremap;
     __NR_madvise Plain memory::sys_madvise;
+    __NR_mincore Plain memory::sys_mincore;
+    __NR_msync Plain memory::sys_msync;
+    __NR_mlock Plain memory::sys_mlock;
+    __NR_mlock2 Plain memory::sys_mlock2;
+    __NR_munlock Plain memory::sys_munlock;
+    __NR_mlockall Plain memory::sys_mlockall;
+    __NR_munlockall Plain memory::sys_munlockall;
     // Signals.
     __NR_rt_sigaction Plain signal::sys_rt_sigaction;
     __NR_rt_sigprocmask Plain signal::sys_rt_sigprocmask;

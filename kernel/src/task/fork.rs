@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use super::{Process, Thread, table};
 use crate::arch::{PtRegs, ThreadState};
 use crate::errno::{Errno, Result};
+use crate::mm::reclaim;
 use crate::sched::{self, current};
 use crate::signal::ThreadSignals;
 use crate::task::rlimit::Resource;
@@ -36,7 +37,7 @@ pub fn fork(regs: &PtRegs, options: ForkOptions) -> Result<Arc<Process>> {
     if options.stack != 0 {
         child_regs.set_sp(options.stack);
     }
-    let mut arch = ThreadState::fork_from(&parent.arch, &child_regs)?;
+    let mut arch = reclaim::retry(|| ThreadState::fork_from(&parent.arch, &child_regs))?;
     if let Some(tls) = options.tls {
         arch.set_initial_fs_base(tls);
     }

@@ -94,7 +94,7 @@ pub(super) fn harden() -> Result<(), OutOfMemory> {
             if slot < KERNEL_HALF {
                 *top = 0;
             } else if *top & bits::PRESENT == 0 {
-                *top = Frame::alloc_zeroed(Purpose::Kernel)?.into_raw().phys()
+                *top = Frame::alloc_zeroed(Purpose::Critical)?.into_raw().phys()
                     | bits::PRESENT
                     | bits::WRITE;
             } else {
@@ -146,7 +146,7 @@ fn make_tables(address: usize) -> Result<(), OutOfMemory> {
         // SAFETY: an entry of a kernel table, under the lock.
         unsafe {
             if *at & bits::PRESENT == 0 {
-                *at = Frame::alloc_zeroed(Purpose::Kernel)?.into_raw().phys()
+                *at = Frame::alloc_zeroed(Purpose::Critical)?.into_raw().phys()
                     | bits::PRESENT
                     | bits::WRITE;
             }

@@ -35,7 +35,7 @@ impl KernelStack {
             mapped: 0,
         };
         for page in 0..PAGES {
-            let frame = Frame::alloc_zeroed(Purpose::Kernel)?;
+            let frame = Frame::alloc_zeroed(Purpose::User)?;
             map_kernel_page(stack.page(page), frame)?;
             stack.mapped += 1;
         }

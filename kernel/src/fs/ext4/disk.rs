@@ -1,4 +1,6 @@
 //! Everything of the crate `ext4-view`, in one place that is entered by one thread at a time.
+//!
+//! The crate takes memory without a way to fail, so everything here may use the kernel's last reserve.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -9,6 +11,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileSystem, FileType, Stat, Time};
 use crate::fs::tmpfs::index::copy_name;
 use crate::mm::PAGE_SIZE;
+use crate::mm::frame::NoFail;
 
 /// Files that are kept open, so that reading on needs no search for blocks from the start.
 const OPEN_FILES: usize = 16;
@@ -42,6 +45,7 @@ impl Disk {
 
     /// Attributes of the file at an absolute path without links.
     pub fn stat(&mut self, path: &[u8]) -> Result<Stat> {
+        let _no_fail = NoFail::new();
         let metadata = self
             .ext4
             .symlink_metadata(to_path(path)?)
@@ -50,12 +54,14 @@ impl Disk {
     }
 
     pub fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
+        let _no_fail = NoFail::new();
         let target = self.ext4.read_link(to_path(path)?).map_err(to_errno)?;
         Ok(copy_name(target.as_ref())?.into_vec())
     }
 
     /// All entries but `.` and `..`.
     pub fn list(&mut self, path: &[u8]) -> Result<Vec<Listed>> {
+        let _no_fail = NoFail::new();
         let mut entries = Vec::new();
         for entry in self.ext4.read_dir(to_path(path)?).map_err(to_errno)? {
             let entry = entry.map_err(to_errno)?;
@@ -85,6 +91,7 @@ impl Disk {
         index: u64,
         page: &mut [u8; PAGE_SIZE],
     ) -> Result {
+        let _no_fail = NoFail::new();
         let offset = index * PAGE_SIZE as u64;
         let file = self.file(path, ino)?;
         if file.position() != offset {

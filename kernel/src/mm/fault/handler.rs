@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::outcome::{FaultError, FaultOutcome};
-use super::{FaultFlags, VmFault};
+use super::{FaultFlags, VmFault, around};
 use crate::arch;
 use crate::errno::OutOfMemory;
 use crate::mm::addr::VirtAddr;
@@ -104,7 +104,7 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
         drop(table);
         return match &vma.source {
             None => anonymous_fault(mm, vma, page, write),
-            Some(source) => file_fault(mm, vma, source, page, write),
+            Some(source) => file_fault(mm, vma, source, page, flags),
         };
     };
     if !write || pte.flags.contains(PteFlags::WRITE) {
@@ -156,7 +156,8 @@ fn anonymous_fault(mm: &Mm, vma: &Vma, page: VirtAddr, write: bool) -> Step {
 }
 
 /// A page of a file or of shared memory.
-fn file_fault(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr, write: bool) -> Step {
+fn file_fault(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr, how: FaultFlags) -> Step {
+    let write = how.contains(FaultFlags::WRITE);
     let index = vma
         .page_index_of(page)
         .filter(|&index| index < source.mapping.pages());
@@ -165,11 +166,19 @@ fn file_fault(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr, write: bool) 
     };
     let cached = match source.mapping.lookup(index) {
         Ok(Lookup::Ready(cached)) => cached,
-        Ok(Lookup::Busy(wait)) => return Step::Blocked(wait),
+        Ok(Lookup::Busy(wait)) => {
+            if !how.contains(FaultFlags::TRIED) {
+                around::read_ahead(vma, source, page);
+            }
+            return Step::Blocked(wait);
+        }
         Ok(Lookup::Failed) => return Step::Failed(FaultError::Bus),
         Err(oom) => return oom.into(),
     };
     let flags = vma.pte_flags() | PteFlags::ACCESSED;
+    if !write {
+        around::map_neighbours(mm, vma, source, page);
+    }
     if vma.is_shared() {
         return install(mm, page, cached, flags);
     }

@@ -7,6 +7,7 @@
 //!
 //! Locks, outermost first: `mmap_lock`, PAGE, PAGE_TABLE. Nothing is allocated from the heap.
 
+mod around;
 mod flags;
 mod handler;
 pub mod outcome;
@@ -29,6 +30,7 @@ use crate::arch::{PtRegs, USER_END};
 use crate::errno::{Errno, Result};
 use crate::sched::{Interrupted, Sleep, current};
 use crate::signal::{Signal, code};
+use crate::task::oom;
 use outcome::{FaultError, Last};
 
 /// Why there is no area in which the access is allowed.
@@ -72,7 +74,12 @@ pub fn handle_page_fault(regs: &mut PtRegs, info: FaultInfo) -> FaultVerdict {
         };
         let outcome = match outcome.check_error() {
             Ok(outcome) => outcome,
-            Err(error) => return failed(error, user),
+            Err(FaultError::OutOfMemory) => match oom::make_room() {
+                Ok(()) => continue,
+                Err(oom::Dying) => return bad_area(BadArea::Killed, user),
+            },
+            Err(FaultError::Bus) => return failed(code::BUS_ADRERR, Signal::SIGBUS, user),
+            Err(FaultError::Segv) => return failed(code::SEGV_MAPERR, Signal::SIGSEGV, user),
         };
         match outcome.finish() {
             Last::Finished => return FaultVerdict::Resume,
@@ -147,35 +154,21 @@ fn bad_area(bad: BadArea, user: bool) -> FaultVerdict {
     }
 }
 
-fn failed(error: FaultError, user: bool) -> FaultVerdict {
-    match error {
-        FaultError::OutOfMemory => {
-            // Final for the process, in either mode: repeating the access would find no more memory than before.
-            crate::task::oom::kill_current();
-            if user {
-                FaultVerdict::Resume
-            } else {
-                FaultVerdict::Fixup
-            }
-        }
-        _ if !user => FaultVerdict::Fixup,
-        FaultError::Bus => FaultVerdict::Signal {
-            signal: Signal::SIGBUS,
-            code: code::BUS_ADRERR,
-        },
-        FaultError::Segv => FaultVerdict::Signal {
-            signal: Signal::SIGSEGV,
-            code: code::SEGV_MAPERR,
-        },
+fn failed(code: i32, signal: Signal, user: bool) -> FaultVerdict {
+    if user {
+        FaultVerdict::Signal { signal, code }
+    } else {
+        FaultVerdict::Fixup
     }
 }
 
-/// Makes the page at `addr` present and writable, without touching it: for copies that are made with faults disabled. `EFAULT`.
-pub fn fault_in_write(addr: usize) -> Result {
+/// Makes the page at `addr` present for `access`, without touching it: for copies that are made with faults disabled, and for memory
+/// that is wanted early. `EFAULT`. May sleep.
+pub fn fault_in(addr: usize, access: Access) -> Result {
     let mut regs = PtRegs::kernel();
     let info = FaultInfo {
         address: addr,
-        access: Access::Write,
+        access,
         present: false,
     };
     match handle_page_fault(&mut regs, info) {

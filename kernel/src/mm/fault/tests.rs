@@ -204,17 +204,17 @@ fn mprotect_takes_and_gives_access_at_once() {
         map(3 * PAGE_SIZE, RW, None);
         let middle = BASE + PAGE_SIZE;
         user_write(middle, 1).expect("writable");
-        mm.protect(middle, PAGE_SIZE, VmFlags::READ)
+        mm.protect(middle, PAGE_SIZE, VmFlags::READ, false)
             .expect("mapped");
         assert_eq!(
             user_write(middle, 2),
             Err(segv(code::SEGV_ACCERR)),
             "no stale translation"
         );
-        mm.protect(middle, PAGE_SIZE, VmFlags::empty())
+        mm.protect(middle, PAGE_SIZE, VmFlags::empty(), false)
             .expect("mapped");
         assert_eq!(user_read(middle), Err(segv(code::SEGV_ACCERR)));
-        mm.protect(BASE, 3 * PAGE_SIZE, VmFlags::READ | VmFlags::WRITE)
+        mm.protect(BASE, 3 * PAGE_SIZE, VmFlags::READ | VmFlags::WRITE, false)
             .expect("mapped");
         assert_eq!((user_read(middle), user_write(middle, 3)), (Ok(1), Ok(())));
         let mut areas = 0;
@@ -270,7 +270,11 @@ fn a_file_page_is_read_once_shared_by_readers_and_copied_by_private_writers() {
             .map(Place::Hint(0), PAGE_SIZE, RO, Some(file.source.clone()))
             .expect("room");
         assert_eq!(user_read(again), Ok(1), "the cache has the file's contents");
-        assert_eq!(file.reads.load(Ordering::Relaxed), 2);
+        assert_eq!(
+            file.reads.load(Ordering::Relaxed),
+            3,
+            "each page once, the last one ahead of its use"
+        );
         assert_eq!(user_read(BASE + 3 * PAGE_SIZE), Err(bus()), "past the end");
         let thread = current();
         assert_eq!(thread.faults.major.load(Ordering::Relaxed), 2);

@@ -54,6 +54,15 @@ fn with_child<R>(entry: &mut u64, f: impl FnOnce(&mut Node) -> R) -> R {
     result
 }
 
+/// What becomes of a page that [`FrameTree::sweep`] shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sweep {
+    Keep,
+    Drop,
+    /// Keep it, and end here.
+    Stop,
+}
+
 /// A map from page index to frame.
 pub struct FrameTree {
     root: u64,
@@ -111,9 +120,14 @@ impl FrameTree {
         truncate_below(&mut self.root, self.height, 0, first);
     }
 
-    /// Drops every page for which `keep` is false; returns how many.
-    pub fn retain(&mut self, mut keep: impl FnMut(FrameNumber) -> bool) -> usize {
-        retain_below(&mut self.root, self.height, &mut keep)
+    /// Shows `f` the pages from index `first` on and does what it says; the index of the page at which it stopped, `None` if it
+    /// came to the end. Nodes that became empty go too.
+    pub fn sweep(
+        &mut self,
+        first: u64,
+        mut f: impl FnMut(u64, FrameNumber) -> Sweep,
+    ) -> Option<u64> {
+        sweep_below(&mut self.root, self.height, 0, first, &mut f)
     }
 }
 
@@ -125,7 +139,7 @@ impl Default for FrameTree {
 
 impl Drop for FrameTree {
     fn drop(&mut self) {
-        self.retain(|_| false);
+        self.sweep(0, |_, _| Sweep::Drop);
         // All pages and inner nodes are gone but the root node, if there is one.
         drop(take(&mut self.root));
     }
@@ -179,25 +193,43 @@ fn truncate_below(entry: &mut u64, height: u32, base: u64, first: u64) {
     });
 }
 
-fn retain_below(entry: &mut u64, height: u32, keep: &mut dyn FnMut(FrameNumber) -> bool) -> usize {
-    let Some(number) = number_in(*entry) else {
-        return 0;
-    };
+/// `base`: the index of the first page below `entry`.
+fn sweep_below(
+    entry: &mut u64,
+    height: u32,
+    base: u64,
+    first: u64,
+    f: &mut dyn FnMut(u64, FrameNumber) -> Sweep,
+) -> Option<u64> {
+    let number = number_in(*entry)?;
     if height == 0 {
-        if keep(number) {
-            return 0;
+        if base < first {
+            return None;
         }
-        drop(take(entry));
-        return 1;
+        match f(base, number) {
+            Sweep::Keep => return None,
+            Sweep::Stop => return Some(base),
+            Sweep::Drop => drop(take(entry)),
+        }
+        return None;
     }
-    let (dropped, empty) = with_child(entry, |node| {
-        let dropped = (0..ENTRIES)
-            .map(|slot| retain_below(node.entry(slot), height - 1, keep))
-            .sum();
-        (dropped, (0..ENTRIES).all(|slot| *node.entry(slot) == 0))
+    let shift = (height - 1) * BITS;
+    let (stopped, empty) = with_child(entry, |node| {
+        let stopped = (0..ENTRIES).find_map(|slot| {
+            let base = base | (slot as u64).checked_shl(shift).unwrap_or(0);
+            let ends_before = base < first && (first - base).checked_shr(shift).unwrap_or(0) != 0;
+            if ends_before {
+                return None;
+            }
+            sweep_below(node.entry(slot), height - 1, base, first, f)
+        });
+        (
+            stopped,
+            stopped.is_none() && (0..ENTRIES).all(|slot| *node.entry(slot) == 0),
+        )
     });
     if empty {
         drop(take(entry));
     }
-    dropped
+    stopped
 }

@@ -1,0 +1,55 @@
+//! Asking about memory without changing it: mincore(2), msync(2).
+
+use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
+use super::map::Range;
+use super::space::Mm;
+use super::vma::{VmFlags, Vma};
+use crate::errno::{Errno, Result};
+use crate::sched::Sleep;
+
+impl Mm {
+    /// mincore(2) for as many pages as `out` has bytes, from `start` on: 1 for a page that can be had without waiting for a device.
+    /// `ENOMEM` if a part is not mapped.
+    pub fn residency(&self, start: VirtAddr, out: &mut [u8]) -> Result {
+        let areas = self.read(Sleep::Killable).map_err(|_| Errno::EINTR)?;
+        let mut at = start;
+        for byte in out {
+            let vma = areas.find(at).ok_or(Errno::ENOMEM)?;
+            *byte = u8::from(self.is_present(&vma, at));
+            at = VirtAddr::new(at.get() + PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        }
+        Ok(())
+    }
+
+    fn is_present(&self, vma: &Vma, page: VirtAddr) -> bool {
+        if self.page_table.lock().get(page).is_some() {
+            return true;
+        }
+        match (&vma.source, vma.page_index_of(page)) {
+            (Some(source), Some(index)) => source.mapping.is_cached(index),
+            _ => false,
+        }
+    }
+
+    /// msync(2), whose work is done as soon as it is asked for: all who share a page share its frame. `invalidate`: `EBUSY` for
+    /// locked memory. `ENOMEM` if a part is not mapped.
+    pub fn sync(&self, addr: usize, len: usize, invalidate: bool) -> Result {
+        if len == 0 {
+            return Ok(());
+        }
+        let range = Range::new(addr, len).ok_or(Errno::ENOMEM)?;
+        let areas = self.read(Sleep::Killable).map_err(|_| Errno::EINTR)?;
+        let mut mapped = 0;
+        for vma in areas.overlapping(range.start, range.end) {
+            if invalidate && vma.flags.contains(VmFlags::LOCKED) {
+                return Err(Errno::EBUSY);
+            }
+            mapped += range.part_in(vma).len();
+        }
+        if mapped >> PAGE_SHIFT == range.len() >> PAGE_SHIFT {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
+    }
+}
