@@ -25,7 +25,7 @@ impl Mm {
     pub fn remap(&self, addr: usize, old_len: usize, new_len: usize, how: Remap) -> Result<usize> {
         let start = VirtAddr::new(addr)
             .filter(|start| start.is_aligned())
-            .ok_or(if addr % super::PAGE_SIZE == 0 {
+            .ok_or(if addr.is_multiple_of(super::PAGE_SIZE) {
                 Errno::EFAULT
             } else {
                 Errno::EINVAL
