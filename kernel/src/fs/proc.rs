@@ -58,7 +58,7 @@ pub fn mount(parent: &InodeRef) -> Result<InodeRef> {
     let links: [(&'static str, Target); 3] = [
         ("self", |text| write!(text, "{}", current().process.pid)),
         ("thread-self", |text| {
-            write!(text, "{0}/task/{1}", current().process.pid, current().tid)
+            write!(text, "{0}/task/{1}", current().process.pid, current().tid())
         }),
         ("mounts", |text| text.write_str("self/mounts")),
     ];

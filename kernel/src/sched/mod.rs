@@ -6,6 +6,7 @@
 //!
 //! Lock rank: RUN_QUEUE, which also guards every thread's run state. All operations are O(1) and allocate nothing.
 
+pub mod keyed;
 pub mod mutex;
 pub mod rw_lock;
 pub mod timer;

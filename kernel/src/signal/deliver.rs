@@ -19,7 +19,10 @@ use crate::trace;
 /// What is to be done next.
 enum Next {
     Nothing,
+    /// The process ends.
     Exit(ExitStatus),
+    /// The thread ends: another one has called exec.
+    ExitThread,
     /// Stop, for this signal if the process is not stopped already.
     Stop(Option<Signal>),
     Handle(SigInfo, Action),
@@ -31,7 +34,8 @@ pub fn deliver(regs: &mut PtRegs) {
     loop {
         match next_signal() {
             Next::Nothing => break,
-            Next::Exit(status) => exit::exit_thread(status),
+            Next::Exit(status) => exit::exit_group(status),
+            Next::ExitThread => exit::exit_thread(ExitStatus::Code(0)),
             Next::Stop(signal) => stop(signal),
             Next::Handle(info, action) => {
                 restart.before_handler(regs, &action);
@@ -50,6 +54,9 @@ fn next_signal() -> Next {
     loop {
         if let Some(status) = signals.group_exit {
             return Next::Exit(status);
+        }
+        if signals.exec_by.is_some_and(|tid| tid != thread.tid()) {
+            return Next::ExitThread;
         }
         if signals.stopped.is_some() {
             return Next::Stop(None);
@@ -116,14 +123,15 @@ fn stop(signal: Option<Signal>) {
     if signals.group_exit.is_some() {
         return;
     }
-    let newly = match signal {
-        Some(signal) => signals.stopped.replace(signal).is_none().then_some(signal),
+    match signal {
+        Some(signal) if signals.begin_stop(signal) => send::notify_others(&signals),
         None if signals.stopped.is_none() => return,
-        None => None,
-    };
+        _ => {}
+    }
+    let complete = signals.take_part_in_stop(&mut thread.signals.lock());
     sched::set_state(State::Stopped);
     drop(signals);
-    if let Some(signal) = newly {
+    if let Some(signal) = complete {
         thread.process.note_stopped(signal);
     }
     sched::schedule();

@@ -12,12 +12,18 @@ use super::info::{Detail, SigInfo, code};
 use super::queue::Entry;
 use super::set::{SigSet, Signal};
 use super::state::{ProcessSignals, ThreadSignals};
+use crate::errno::{Errno, Result};
 use crate::sched::{self, current};
 use crate::task::thread::flag;
 use crate::task::{ExitStatus, Process, Thread};
 
-/// Sends to a process: whichever thread takes it.
+/// Sends to a process: its first thread takes it if it can, else another one.
 pub fn send_to_process(process: &Process, info: SigInfo) {
+    send_preferring(process, None, info);
+}
+
+/// Sends to a process: the thread `tid` takes it if it can, or without one the first thread, else another one.
+pub fn send_preferring(process: &Process, tid: Option<u32>, info: SigInfo) {
     let entry = entry_for(&info);
     let mut signals = process.signals.lock();
     // Without threads nobody ever takes it: a zombie, or the kernel's init.
@@ -32,13 +38,12 @@ pub fn send_to_process(process: &Process, info: SigInfo) {
     } else {
         signals.pending.push_realtime(info.signal, entry);
     }
-    let Some(taker) = find_thread(&signals, |thread| wants(thread, info.signal)) else {
-        return;
-    };
-    if is_fatal(&signals, info.signal) {
-        begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
-    } else {
-        notify(&taker);
+    let taker = choose(&signals, tid.unwrap_or(process.pid), info.signal);
+    match taker {
+        // Nobody may be left to take it, and a thread be held up on its way out.
+        None if info.signal != Signal::SIGKILL => {}
+        Some(taker) if !is_fatal(&signals, &taker, info.signal) => notify(&taker),
+        _ => begin_group_exit(&mut signals, ExitStatus::Signal(info.signal)),
     }
 }
 
@@ -67,7 +72,7 @@ pub fn send_to_thread(thread: &Arc<Thread>, info: SigInfo) {
     if blocked {
         return;
     }
-    if is_fatal(&signals, info.signal) {
+    if is_fatal(&signals, thread, info.signal) {
         begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
     } else {
         notify(thread);
@@ -112,6 +117,32 @@ pub fn alarm_expired(process: &Process) {
     send_to_process(process, SigInfo::kernel(Signal::SIGALRM));
 }
 
+/// The current thread ends: it takes no signal any more, and those of its process that it would have taken go to others.
+pub fn begin_exit(thread: &Thread) {
+    let signals = thread.process.signals.lock();
+    thread.set_flag(flag::EXITING);
+    if signals.group_exit.is_none() {
+        let blocked = thread.signals.lock().blocked;
+        retarget(&signals, thread, SigSet(!blocked.0));
+    }
+}
+
+/// Ends all threads of the current process but the current one, `thread`, which has called exec. `EAGAIN` if another thread was faster
+/// or the process is being killed.
+pub fn end_other_threads(thread: &Thread) -> Result {
+    let mut signals = thread.process.signals.lock();
+    if signals.group_exit.is_some() || signals.exec_by.is_some() {
+        return Err(Errno::EAGAIN);
+    }
+    signals.exec_by = Some(thread.tid());
+    for_each_thread(&signals, |other| {
+        if !core::ptr::eq(&**other, thread) {
+            kill(other);
+        }
+    });
+    Ok(())
+}
+
 /// Ends all threads of the current process with `status`, unless their end has begun already. The caller's own end follows on
 /// its way to user mode.
 pub fn end_process(process: &Process, status: ExitStatus) {
@@ -124,11 +155,15 @@ pub fn end_process(process: &Process, status: ExitStatus) {
 /// Every thread gets SIGKILL, which nothing holds up.
 fn begin_group_exit(signals: &mut ProcessSignals, status: ExitStatus) {
     signals.group_exit = Some(status);
-    signals.stopped = None;
-    for_each_thread(signals, |thread| {
-        thread.set_flag(flag::FATAL_SIGNAL | flag::SIGPENDING);
-        sched::wake_for_signal(thread, true);
-    });
+    signals.end_stop();
+    signals.continued = false;
+    for_each_thread(signals, kill);
+}
+
+/// Makes a thread end: nothing holds it up but what cannot be interrupted.
+fn kill(thread: &Arc<Thread>) {
+    thread.set_flag(flag::FATAL_SIGNAL | flag::SIGPENDING);
+    sched::wake_for_signal(thread, true);
 }
 
 /// Only real-time signals need memory to be queued.
@@ -152,12 +187,13 @@ fn prepare(signals: &mut ProcessSignals, info: &SigInfo, target: Option<&Thread>
         return true;
     }
     // A blocked signal is kept: its action may have changed by the time it is unblocked.
+    let is_kept = |thread: &Thread| {
+        let own = thread.signals.lock();
+        own.blocked.union(own.waited_for).contains(info.signal)
+    };
     match target {
-        Some(thread) => thread.signals.lock().blocked.contains(info.signal),
-        None => signals
-            .threads
-            .iter()
-            .all(|thread| thread.signals.lock().blocked.contains(info.signal)),
+        Some(thread) => is_kept(thread),
+        None => signals.threads.front().get().is_some_and(is_kept),
     }
 }
 
@@ -170,8 +206,7 @@ fn flush_everywhere(signals: &mut ProcessSignals, set: SigSet) {
 
 /// SIGCONT ends a stop when it is sent, whatever its action.
 fn continue_process(signals: &mut ProcessSignals) {
-    if signals.stopped.take().is_some() {
-        signals.continued = true;
+    if signals.end_stop().is_some() {
         for_each_thread(signals, |thread| {
             sched::wake_stopped(thread);
         });
@@ -186,23 +221,74 @@ fn for_each_thread(signals: &ProcessSignals, mut f: impl FnMut(&Arc<Thread>)) {
     }
 }
 
-fn find_thread(signals: &ProcessSignals, wanted: impl Fn(&Thread) -> bool) -> Option<Arc<Thread>> {
+/// The thread that is to take a signal of its process: the one with the number `preferred`, else one that has no other signal to
+/// take, else any that does not block it (complete_signal).
+fn choose(signals: &ProcessSignals, preferred: u32, signal: Signal) -> Option<Arc<Thread>> {
+    let own = current();
+    let mut busy = None;
+    let mut idle = None;
     let mut cursor = signals.threads.front();
-    while cursor.get().is_some_and(|thread| !wanted(thread)) {
+    while let Some(thread) = cursor.get() {
+        if wants(thread, signal) {
+            let runs = core::ptr::eq(thread, &*own);
+            let has_time = runs || !thread.has_flag(flag::SIGPENDING);
+            if has_time && thread.tid() == preferred {
+                return cursor.clone_pointer();
+            }
+            let place = if has_time { &mut idle } else { &mut busy };
+            if place.is_none() {
+                *place = cursor.clone_pointer();
+            }
+        }
         cursor.move_next();
     }
-    cursor.clone_pointer()
+    idle.or(busy)
 }
 
 /// Whether a thread would take the signal.
 fn wants(thread: &Thread, signal: Signal) -> bool {
-    !thread.signals.lock().blocked.contains(signal)
+    !thread.has_flag(flag::EXITING) && !thread.signals.lock().blocked.contains(signal)
 }
 
-/// Whether the signal, being unblocked, ends the process without a core dump.
-fn is_fatal(signals: &ProcessSignals, signal: Signal) -> bool {
+/// Signals of the process in `set` were one thread's to take, `from`, and are not any more: tells others that can
+/// (retarget_shared_pending). No thread's own lock is held.
+fn retarget(signals: &ProcessSignals, from: &Thread, set: SigSet) {
+    let mut left = SigSet(signals.pending.set().0 & set.0);
+    let mut cursor = signals.threads.front();
+    while let Some(thread) = cursor.clone_pointer() {
+        if left.is_empty() {
+            return;
+        }
+        cursor.move_next();
+        if core::ptr::eq(&*thread, from) || thread.has_flag(flag::EXITING) {
+            continue;
+        }
+        let blocked = thread.signals.lock().blocked;
+        if left.minus(blocked).is_empty() {
+            continue;
+        }
+        left = SigSet(left.0 & blocked.0);
+        if !thread.has_flag(flag::SIGPENDING) {
+            notify(&thread);
+        }
+    }
+}
+
+/// Lets every thread but the current one look at what has changed for all of them.
+pub(super) fn notify_others(signals: &ProcessSignals) {
+    let own = current();
+    for_each_thread(signals, |thread| {
+        if !core::ptr::eq(&**thread, &*own) {
+            notify(thread);
+        }
+    });
+}
+
+/// Whether the signal, which `taker` does not block, ends the process without a core dump.
+fn is_fatal(signals: &ProcessSignals, taker: &Thread, signal: Signal) -> bool {
     signal == Signal::SIGKILL
-        || signals.action(signal).disposition() == Disposition::Default
+        || !taker.signals.lock().waited_for.contains(signal)
+            && signals.action(signal).disposition() == Disposition::Default
             && default_action(signal) == DefaultAction::Terminate
 }
 
@@ -215,7 +301,8 @@ fn notify(thread: &Arc<Thread>) {
 /// Brings the thread's SIGPENDING up to date after its mask or a queue has changed. Both locks are held.
 pub(super) fn recalculate(thread: &Thread, signals: &ProcessSignals, own: &ThreadSignals) {
     let ready = own.pending.set().minus(own.blocked).0 | signals.pending.set().minus(own.blocked).0;
-    if ready != 0 || signals.group_exit.is_some() || signals.stopped.is_some() {
+    let killed = signals.group_exit.is_some() || thread.has_flag(flag::FATAL_SIGNAL);
+    if ready != 0 || killed || signals.stopped.is_some() {
         thread.set_flag(flag::SIGPENDING);
     } else {
         thread.clear_flag(flag::SIGPENDING);
@@ -229,7 +316,13 @@ pub fn set_blocked(change: impl FnOnce(SigSet) -> SigSet) -> SigSet {
     let mut own = thread.signals.lock();
     let old = own.blocked;
     own.blocked = change(old).blockable();
+    let newly = own.blocked.minus(old);
+    let was_pending = thread.has_flag(flag::SIGPENDING);
     recalculate(&thread, &signals, &own);
+    drop(own);
+    if was_pending {
+        retarget(&signals, &thread, newly);
+    }
     old
 }
 
@@ -255,7 +348,11 @@ pub fn notify_parent(process: &Arc<Process>, code: i32, status: i32) {
     };
     let action = parent.signals.lock().action(Signal::SIGCHLD);
     let stop = matches!(code, code::CLD_STOPPED | code::CLD_CONTINUED);
-    if !(stop && action.has(super::action::sa::NOCLDSTOP)) {
+    let signal = match stop {
+        true => Some(Signal::SIGCHLD).filter(|_| !action.has(super::action::sa::NOCLDSTOP)),
+        false => process.exit_signal(),
+    };
+    if let Some(signal) = signal {
         let (utime, stime) = process.cpu_times_in_ticks();
         let detail = Detail::Child {
             pid: process.pid,
@@ -267,7 +364,7 @@ pub fn notify_parent(process: &Arc<Process>, code: i32, status: i32) {
         send_to_process(
             &parent,
             SigInfo {
-                signal: Signal::SIGCHLD,
+                signal,
                 code,
                 detail,
             },

@@ -17,8 +17,12 @@ pub struct ThreadSignals {
     pub blocked: SigSet,
     /// The mask to come back to after a call with a temporary one (sigsuspend(2), ppoll(2)).
     pub saved: Option<SigSet>,
+    /// What is blocked but for the time of a sigtimedwait(2), which takes it: it is neither fatal nor ignored.
+    pub waited_for: SigSet,
     pub pending: Pending,
     pub altstack: AltStack,
+    /// The process is being stopped, and the thread has not stopped yet.
+    stop_due: bool,
 }
 
 impl ThreadSignals {
@@ -26,8 +30,10 @@ impl ThreadSignals {
         ThreadSignals {
             blocked,
             saved: None,
+            waited_for: SigSet::EMPTY,
             pending: Pending::new(),
             altstack: AltStack::DISABLED,
+            stop_due: false,
         }
     }
 }
@@ -40,9 +46,15 @@ pub struct ProcessSignals {
     pub group_exit: Option<ExitStatus>,
     /// The process is stopped by this signal.
     pub stopped: Option<Signal>,
+    /// Threads that have not stopped yet; the parent is told when there are none.
+    stopping: usize,
     /// A stop was ended by SIGCONT, and the parent has not been told.
     pub continued: bool,
-    /// The threads that are alive.
+    /// The thread with this number has called exec: all others end.
+    pub exec_by: Option<u32>,
+    /// How the process's first thread ended, if it did before the others.
+    pub first_status: Option<ExitStatus>,
+    /// The threads that are alive, in the order of their birth.
     pub threads: LinkedList<GroupAdapter>,
 }
 
@@ -53,6 +65,9 @@ impl ProcessSignals {
             pending: Pending::new(),
             group_exit: None,
             stopped: None,
+            stopping: 0,
+            exec_by: None,
+            first_status: None,
             continued: false,
             threads: LinkedList::new(GroupAdapter::NEW),
         }
@@ -64,6 +79,40 @@ impl ProcessSignals {
             actions: self.actions,
             ..ProcessSignals::new()
         }
+    }
+
+    /// Begins a stop in which every thread takes part, unless one has begun already; whether it has begun now.
+    pub fn begin_stop(&mut self, signal: Signal) -> bool {
+        if self.stopped.is_some() {
+            return false;
+        }
+        self.stopped = Some(signal);
+        self.stopping = 0;
+        for thread in self.threads.iter() {
+            thread.signals.lock().stop_due = true;
+            self.stopping += 1;
+        }
+        true
+    }
+
+    /// Notes that a thread has stopped, or ends; the signal if it was the last one that the stop waited for.
+    pub fn take_part_in_stop(&mut self, own: &mut ThreadSignals) -> Option<Signal> {
+        if !core::mem::take(&mut own.stop_due) {
+            return None;
+        }
+        self.stopping -= 1;
+        self.stopped.filter(|_| self.stopping == 0)
+    }
+
+    /// Ends a stop, or one that has only begun. Threads' flags and sleeps are the caller's business.
+    pub fn end_stop(&mut self) -> Option<Signal> {
+        let signal = self.stopped.take()?;
+        for thread in self.threads.iter() {
+            thread.signals.lock().stop_due = false;
+        }
+        // Nobody was told of a stop that was not complete.
+        self.continued = core::mem::take(&mut self.stopping) == 0;
+        Some(signal)
     }
 
     pub fn action(&self, signal: Signal) -> Action {

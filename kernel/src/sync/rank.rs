@@ -23,7 +23,10 @@ pub const VMA: Rank = Rank(8);
 pub const MAPPINGS: Rank = Rank(9);
 /// Page cache trees and the state of a page.
 pub const PAGE: Rank = Rank(10);
+/// A bucket of futex waiters, and the second one of calls that work on two.
+pub const FUTEX: Rank = Rank(11);
 pub const PAGE_TABLE: Rank = Rank(12);
+pub const FUTEX_SECOND: Rank = Rank(13);
 /// A process's signal state and its list of threads.
 pub const SIGNAL: Rank = Rank(14);
 /// A thread's signal state.

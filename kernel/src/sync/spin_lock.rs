@@ -104,6 +104,20 @@ impl<T> IrqLock<T> {
         }
     }
 
+    /// As [`IrqLock::lock`], while another lock of the same kind is held: `rank` is greater than that one's, and the caller takes the
+    /// two in an order that is the same for everybody.
+    #[inline]
+    #[track_caller]
+    pub fn lock_nested(&self, rank: Rank) -> IrqLockGuard<'_, T> {
+        let flags = irq::save();
+        rank::acquire(rank);
+        IrqLockGuard {
+            rank,
+            inner: ManuallyDrop::new(self.inner.lock()),
+            flags,
+        }
+    }
+
     /// The lock if it is free: for reports in a panic, where its holder will never let go.
     pub fn try_lock(&self) -> Option<IrqLockGuard<'_, T>> {
         let flags = irq::save();

@@ -5,9 +5,11 @@
 
 mod args;
 pub mod attr;
+pub mod clone;
 pub mod credentials;
 pub mod dir;
 pub mod fd;
+pub mod futex;
 pub mod io;
 pub mod ioctl;
 pub mod memory;
@@ -81,6 +83,7 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_rt_sigsuspend Plain signal::sys_rt_sigsuspend;
     __NR_rt_sigtimedwait Plain signal::sys_rt_sigtimedwait;
     __NR_rt_sigqueueinfo Plain signal::sys_rt_sigqueueinfo;
+    __NR_rt_tgsigqueueinfo Plain signal::sys_rt_tgsigqueueinfo;
     __NR_sigaltstack WithRegs signal::sys_sigaltstack;
     __NR_pause Plain signal::sys_pause;
     __NR_kill Plain signal::sys_kill;
@@ -99,9 +102,13 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_setitimer Plain time::sys_setitimer;
     __NR_getitimer Plain time::sys_getitimer;
     // Processes.
-    __NR_fork WithRegs process::sys_fork;
-    __NR_vfork WithRegs process::sys_fork;
-    __NR_clone WithRegs process::sys_clone;
+    __NR_fork WithRegs clone::sys_fork;
+    __NR_vfork WithRegs clone::sys_vfork;
+    __NR_clone WithRegs clone::sys_clone;
+    __NR_clone3 WithRegs clone::sys_clone3;
+    __NR_futex Plain futex::sys_futex;
+    __NR_get_robust_list Plain futex::sys_get_robust_list;
+    __NR_membarrier Plain process::sys_membarrier;
     __NR_execve WithRegs process::sys_execve;
     __NR_exit Plain process::sys_exit;
     __NR_exit_group Plain process::sys_exit_group;
@@ -131,7 +138,7 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_setpgid Plain process::sys_setpgid;
     __NR_setsid Plain process::sys_setsid;
     __NR_set_tid_address Plain process::sys_set_tid_address;
-    __NR_set_robust_list Plain process::sys_set_robust_list;
+    __NR_set_robust_list Plain futex::sys_set_robust_list;
     __NR_arch_prctl Plain process::sys_arch_prctl;
     __NR_prctl Plain process::sys_prctl;
     __NR_prlimit64 Plain process::sys_prlimit64;

@@ -1,4 +1,4 @@
-//! System calls on processes: their birth and end, identity, limits and the scheduler.
+//! System calls on processes and threads: their programs and ends, identity, limits and the scheduler.
 
 use core::sync::atomic::Ordering;
 
@@ -11,51 +11,12 @@ use crate::sched::{self, current};
 use crate::signal::info::SigInfo;
 use crate::signal::{Detail, Signal, code};
 use crate::task::exec::strings::Strings;
-use crate::task::fork::{ForkOptions, fork};
 use crate::task::process::Usage;
 use crate::task::rlimit::Limit;
 use crate::task::wait::{Event, Options, Waited, Which, wait};
 use crate::task::{ExitStatus, Process, exec, exit, table};
 
 type Args = [usize; 6];
-
-/// fork(2) and vfork(2), whose child gets a copy too.
-pub fn sys_fork(regs: &mut PtRegs) -> Result<usize> {
-    Ok(fork(regs, ForkOptions::default())?.pid as usize)
-}
-
-/// clone(2), as far as it makes processes: threads and namespaces are `EINVAL`.
-pub fn sys_clone(regs: &mut PtRegs) -> Result<usize> {
-    let [flags, stack, parent_tid, child_tid, tls, _] = regs.syscall_args();
-    let flags = flags as u32;
-    let known = abi::CSIGNAL
-        | abi::CLONE_CHILD_SETTID
-        | abi::CLONE_CHILD_CLEARTID
-        | abi::CLONE_PARENT_SETTID
-        | abi::CLONE_SETTLS
-        | abi::CLONE_VFORK
-        | abi::CLONE_DETACHED;
-    let vfork = flags & abi::CLONE_VFORK != 0;
-    // A vfork child that would share memory gets a copy, which it cannot tell from the real thing before it calls exec.
-    let allowed = if vfork { known | abi::CLONE_VM } else { known };
-    if flags & !allowed != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let wants = |flag, value| (flags & flag != 0).then_some(value);
-    let child = fork(
-        regs,
-        ForkOptions {
-            stack,
-            tls: wants(abi::CLONE_SETTLS, tls),
-            set_child_tid: wants(abi::CLONE_CHILD_SETTID, child_tid),
-            clear_child_tid: wants(abi::CLONE_CHILD_CLEARTID, child_tid),
-        },
-    )?;
-    if flags & abi::CLONE_PARENT_SETTID != 0 {
-        let _ = UserPtr::<u32>::new(parent_tid).write(child.pid);
-    }
-    Ok(child.pid as usize)
-}
 
 /// execve(2).
 pub fn sys_execve(regs: &mut PtRegs) -> Result<usize> {
@@ -102,6 +63,8 @@ pub fn sys_wait4(&[pid, status, options, usage, ..]: &Args) -> Result<usize> {
         exited: true,
         stopped: flags & abi::WUNTRACED != 0,
         continued: flags & abi::WCONTINUED != 0,
+        ordinary: flags & abi::__WCLONE == 0 || flags & abi::__WALL != 0,
+        clones: flags & (abi::__WCLONE | abi::__WALL) != 0,
         keep: false,
     };
     let Some(Waited { child, event }) = wait(which, options)? else {
@@ -121,7 +84,14 @@ pub fn sys_waitid(&[id_type, id, info, options, usage, _]: &Args) -> Result<usiz
     let flags = options as u32;
     let events = abi::WEXITED | abi::WSTOPPED | abi::WCONTINUED;
     if flags & events == 0
-        || flags & !(events | abi::WNOHANG | abi::WNOWAIT | abi::__WALL | abi::__WNOTHREAD) != 0
+        || flags
+            & !(events
+                | abi::WNOHANG
+                | abi::WNOWAIT
+                | abi::__WALL
+                | abi::__WCLONE
+                | abi::__WNOTHREAD)
+            != 0
     {
         return Err(Errno::EINVAL);
     }
@@ -139,6 +109,8 @@ pub fn sys_waitid(&[id_type, id, info, options, usage, _]: &Args) -> Result<usiz
         exited: flags & abi::WEXITED != 0,
         stopped: flags & abi::WSTOPPED != 0,
         continued: flags & abi::WCONTINUED != 0,
+        ordinary: flags & abi::__WCLONE == 0 || flags & abi::__WALL != 0,
+        clones: flags & (abi::__WCLONE | abi::__WALL) != 0,
         keep: flags & abi::WNOWAIT != 0,
     };
     let waited = wait(which, options)?;
@@ -198,7 +170,16 @@ pub fn sys_getrusage(&[who, to, ..]: &Args) -> Result<usize> {
         thread.faults.major.load(Ordering::Relaxed),
     );
     let words = match who as i32 {
-        0 => rusage(&[&own, &thread.process.usage]),
+        0 => {
+            let process = Usage::default();
+            let (minor, major) = thread.process.fault_counts();
+            process.add(
+                thread.process.cpu_time_ns() + thread.sched.current_turn_ns(),
+                minor,
+                major,
+            );
+            rusage(&[&process])
+        }
         1 => rusage(&[&own]),
         -1 => rusage(&[&thread.process.child_usage]),
         _ => return Err(Errno::EINVAL),
@@ -213,7 +194,7 @@ pub fn sys_getpid(_: &Args) -> Result<usize> {
 
 /// gettid(2).
 pub fn sys_gettid(_: &Args) -> Result<usize> {
-    Ok(current().tid as usize)
+    Ok(current().tid() as usize)
 }
 
 /// getppid(2).
@@ -229,6 +210,19 @@ pub(super) fn process_or_self(pid: usize) -> Result<alloc::sync::Arc<Process>> {
             .ok()
             .and_then(table::find)
             .ok_or(Errno::ESRCH),
+    }
+}
+
+/// The process of this thread or with this number, or the current one for 0: for calls on threads, whose answers here are the same for
+/// all threads of a process. `ESRCH`; `EINVAL` for a negative number.
+pub(super) fn thread_or_self(tid: usize) -> Result<alloc::sync::Arc<Process>> {
+    match tid as i32 {
+        0 => Ok(current().process.clone()),
+        tid if tid < 0 => Err(Errno::EINVAL),
+        tid => match table::find_either(tid as u32) {
+            Some((process, _)) => Ok(process),
+            None => Err(Errno::ESRCH),
+        },
     }
 }
 
@@ -297,12 +291,7 @@ pub fn sys_set_tid_address(&[address, ..]: &Args) -> Result<usize> {
     thread
         .clear_child_tid
         .store(address as u64, Ordering::Relaxed);
-    Ok(thread.tid as usize)
-}
-
-/// set_robust_list(2): accepted; without threads there is nobody to tell of an owner's death.
-pub fn sys_set_robust_list(&[_, len, ..]: &Args) -> Result<usize> {
-    if len == 24 { Ok(0) } else { Err(Errno::EINVAL) }
+    Ok(thread.tid() as usize)
 }
 
 /// arch_prctl(2).
@@ -333,7 +322,7 @@ const ARCH_GET_GS: u32 = 0x1004;
 
 /// prctl(2): the thread's name; other options are `EINVAL`.
 pub fn sys_prctl(&[option, argument, ..]: &Args) -> Result<usize> {
-    let process = &current().process;
+    let thread = current();
     match option as u32 {
         prctl::PR_SET_NAME => {
             let mut name = [0; 16];
@@ -343,13 +332,10 @@ pub fn sys_prctl(&[option, argument, ..]: &Args) -> Result<usize> {
                 // Longer names are cut.
                 Err(_) => uaccess::read_bytes(argument, &mut name[..15])?,
             }
-            *process.name.lock() = name;
+            thread.set_name(name);
             Ok(0)
         }
-        prctl::PR_GET_NAME => {
-            let name = *process.name.lock();
-            uaccess::write_bytes(argument, &name).map(|()| 0)
-        }
+        prctl::PR_GET_NAME => uaccess::write_bytes(argument, &thread.name()).map(|()| 0),
         prctl::PR_GET_DUMPABLE => Ok(1),
         prctl::PR_SET_DUMPABLE if argument <= 1 => Ok(0),
         _ => Err(Errno::EINVAL),
@@ -395,8 +381,8 @@ pub fn sys_sched_yield(_: &Args) -> Result<usize> {
 }
 
 /// sched_getaffinity(2): one CPU. Returns the bytes written, as the call itself does.
-pub fn sys_sched_getaffinity(&[pid, size, mask, ..]: &Args) -> Result<usize> {
-    process_or_self(pid)?;
+pub fn sys_sched_getaffinity(&[tid, size, mask, ..]: &Args) -> Result<usize> {
+    thread_or_self(tid)?;
     if size < 8 || size % 8 != 0 {
         return Err(Errno::EINVAL);
     }
@@ -405,8 +391,8 @@ pub fn sys_sched_getaffinity(&[pid, size, mask, ..]: &Args) -> Result<usize> {
 }
 
 /// sched_setaffinity(2): any set with the one CPU in it.
-pub fn sys_sched_setaffinity(&[pid, size, mask, ..]: &Args) -> Result<usize> {
-    process_or_self(pid)?;
+pub fn sys_sched_setaffinity(&[tid, size, mask, ..]: &Args) -> Result<usize> {
+    thread_or_self(tid)?;
     let mut first = [0; 1];
     uaccess::read_bytes(mask, &mut first[..size.min(1)])?;
     if first[0] & 1 == 1 {
@@ -433,4 +419,34 @@ pub fn sys_getpriority(&[which, ..]: &Args) -> Result<usize> {
     } else {
         Err(Errno::EINVAL)
     }
+}
+
+/// membarrier(2). One CPU sees its own writes in order and serializes at every switch, so all that is left is who has registered.
+pub fn sys_membarrier(&[command, flags, ..]: &Args) -> Result<usize> {
+    use abi::membarrier_cmd as cmd;
+    const NEEDS_REGISTRATION: u32 = cmd::MEMBARRIER_CMD_PRIVATE_EXPEDITED as u32;
+    const REGISTER: u32 = cmd::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED as u32
+        | cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED as u32;
+    const ALWAYS: u32 =
+        cmd::MEMBARRIER_CMD_GLOBAL as u32 | cmd::MEMBARRIER_CMD_GLOBAL_EXPEDITED as u32;
+    let registered = &current().process.barriers;
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    match command as u32 {
+        0 => return Ok((NEEDS_REGISTRATION | REGISTER | ALWAYS) as usize),
+        bit if !bit.is_power_of_two() => return Err(Errno::EINVAL),
+        bit if bit & ALWAYS != 0 => {}
+        bit if bit & REGISTER != 0 => {
+            registered.fetch_or(bit, Ordering::Relaxed);
+        }
+        bit if bit & NEEDS_REGISTRATION != 0 => {
+            // A registration is the bit above the command that it allows.
+            if registered.load(Ordering::Relaxed) & bit << 1 == 0 {
+                return Err(Errno::EPERM);
+            }
+        }
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
 }

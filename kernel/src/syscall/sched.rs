@@ -8,7 +8,7 @@ use linux_raw_sys::general as abi;
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
 use crate::sched::SLICE_NS;
-use crate::syscall::process::process_or_self;
+use crate::syscall::process::thread_or_self;
 
 type Args = [usize; 6];
 
@@ -41,7 +41,7 @@ pub fn sys_sched_rr_get_interval(&[pid, to, ..]: &Args) -> Result<usize> {
     if (pid as i32) < 0 {
         return Err(Errno::EINVAL);
     }
-    process_or_self(pid)?;
+    thread_or_self(pid)?;
     UserPtr::<[i64; 2]>::new(to).write([0, SLICE_NS])?;
     Ok(0)
 }
@@ -51,7 +51,7 @@ pub fn sys_sched_getscheduler(&[pid, ..]: &Args) -> Result<usize> {
     if (pid as i32) < 0 {
         return Err(Errno::EINVAL);
     }
-    process_or_self(pid).map(|_| abi::SCHED_NORMAL as usize)
+    thread_or_self(pid).map(|_| abi::SCHED_NORMAL as usize)
 }
 
 /// sched_setscheduler(2): SCHED_OTHER stays what it is; real-time policies are `EPERM`.
@@ -60,7 +60,7 @@ pub fn sys_sched_setscheduler(&[pid, policy, parameters, ..]: &Args) -> Result<u
         return Err(Errno::EINVAL);
     }
     let priority = UserPtr::<i32>::new(parameters).read()?;
-    process_or_self(pid)?;
+    thread_or_self(pid)?;
     // SCHED_RESET_ON_FORK changes nothing where there is one policy.
     let policy = policy & !(abi::SCHED_RESET_ON_FORK as usize);
     let (lowest, highest) = priorities(policy)?;
@@ -79,7 +79,7 @@ pub fn sys_sched_getparam(&[pid, to, ..]: &Args) -> Result<usize> {
     if (pid as i32) < 0 || to == 0 {
         return Err(Errno::EINVAL);
     }
-    process_or_self(pid)?;
+    thread_or_self(pid)?;
     UserPtr::<i32>::new(to).write(0).map(|()| 0)
 }
 

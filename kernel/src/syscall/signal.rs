@@ -150,10 +150,17 @@ fn wait_for_one_of(set: SigSet, deadline: Option<u64>) -> Result<SigInfo> {
         return Ok(info);
     }
     // While it waits, the thread has the signals unblocked, so that senders wake it; they are taken before any handler could run.
-    let before = send::set_blocked(|blocked| blocked.minus(set));
+    let before = {
+        let thread = current();
+        let mut own = thread.signals.lock();
+        own.waited_for = own.blocked;
+        own.blocked
+    };
+    send::set_blocked(|blocked| blocked.minus(set));
     let nobody_wakes = WaitQueue::new();
     let waited = nobody_wakes.wait_until_deadline(Sleep::Interruptible, deadline, || None::<()>);
     let taken = take_one_of(set);
+    current().signals.lock().waited_for = SigSet::EMPTY;
     send::set_blocked(|_| before);
     match (taken, waited) {
         (Some(info), _) => Ok(info),
@@ -272,8 +279,13 @@ pub fn sys_kill(&[pid, signal, ..]: &Args) -> Result<usize> {
         .load(core::sync::atomic::Ordering::Relaxed);
     match pid as i32 {
         pid if pid > 0 => {
-            let process = table::find(pid as u32).ok_or(Errno::ESRCH)?;
-            send_to(&process, signal).map(|()| 0)
+            let (process, thread) = table::find_either(pid as u32).ok_or(Errno::ESRCH)?;
+            check_permission(&process, signal)?;
+            if let Some(signal) = signal {
+                let tid = thread.map(|thread| thread.tid());
+                send::send_preferring(&process, tid, sent_by_user(signal, code::SI_USER));
+            }
+            Ok(0)
         }
         0 => send_to_all(signal, |process| group_of(process) == own_group),
         -1 => send_to_all(signal, |process| {
@@ -326,36 +338,29 @@ fn send_to_all(signal: Option<Signal>, wanted: impl Fn(&Process) -> bool) -> Res
     outcome.map(|()| 0)
 }
 
-/// The thread `tid`, of process `tgid` if one is given.
-fn find_thread(tgid: Option<u32>, tid: u32) -> Result<Arc<Thread>> {
-    // A process's first thread has its number; other threads are found in the caller's own process.
-    let process = match table::find(tgid.unwrap_or(tid)) {
-        Some(process) => process,
-        None => current().process.clone(),
-    };
-    let signals = process.signals.lock();
-    let mut cursor = signals.threads.front();
-    while let Some(thread) = cursor.clone_pointer() {
-        if thread.tid == tid {
-            return Ok(thread);
-        }
-        cursor.move_next();
+/// The living thread `tid`, of process `tgid` if one is given, and its process; no thread if it is a first one that has ended before
+/// the others. `ESRCH`.
+fn find_thread(tgid: Option<u32>, tid: u32) -> Result<(Arc<Process>, Option<Arc<Thread>>)> {
+    let (process, thread) = table::find_either(tid).ok_or(Errno::ESRCH)?;
+    if tgid.is_some_and(|tgid| process.pid != tgid) {
+        return Err(Errno::ESRCH);
     }
-    Err(Errno::ESRCH)
+    Ok((process, thread))
+}
+
+fn positive(id: usize) -> Result<u32> {
+    u32::try_from(id as i32)
+        .ok()
+        .filter(|&id| id > 0)
+        .ok_or(Errno::EINVAL)
 }
 
 fn send_to_one(tgid: Option<u32>, tid: usize, signal: usize) -> Result<usize> {
-    let tid = u32::try_from(tid as i32)
-        .ok()
-        .filter(|&tid| tid > 0)
-        .ok_or(Errno::EINVAL)?;
+    let tid = positive(tid)?;
     let signal = signal_or_probe(signal)?;
-    let thread = find_thread(tgid, tid)?;
-    if tgid.is_some_and(|tgid| thread.process.pid != tgid) {
-        return Err(Errno::ESRCH);
-    }
-    check_permission(&thread.process, signal)?;
-    if let Some(signal) = signal {
+    let (process, thread) = find_thread(tgid, tid)?;
+    check_permission(&process, signal)?;
+    if let Some((signal, thread)) = signal.zip(thread) {
         send::send_to_thread(&thread, sent_by_user(signal, code::SI_TKILL));
     }
     Ok(0)
@@ -368,42 +373,54 @@ pub fn sys_tkill(&[tid, signal, ..]: &Args) -> Result<usize> {
 
 /// tgkill(2).
 pub fn sys_tgkill(&[tgid, tid, signal, ..]: &Args) -> Result<usize> {
-    let tgid = u32::try_from(tgid as i32)
-        .ok()
-        .filter(|&tgid| tgid > 0)
-        .ok_or(Errno::EINVAL)?;
+    let tgid = positive(tgid)?;
     send_to_one(Some(tgid), tid, signal)
+}
+
+/// siginfo as the user gave it, with the signal that the call names. `EFAULT`; `EPERM` if it claims to be from kill(2), tkill(2) or the
+/// kernel and is not for the current process.
+fn read_info(pointer: usize, signal: usize, own: bool) -> Result<Option<SigInfo>> {
+    let bytes = UserPtr::<[u8; 128]>::new(pointer).read()?;
+    let word =
+        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let code = word(8) as i32;
+    if (code >= 0 || code == code::SI_TKILL) && !own {
+        return Err(Errno::EPERM);
+    }
+    let value = u64::from(word(24)) | u64::from(word(28)) << 32;
+    let detail = Detail::Queued {
+        pid: word(16),
+        uid: word(20),
+        value,
+    };
+    Ok(signal_or_probe(signal)?.map(|signal| SigInfo {
+        signal,
+        code,
+        detail,
+    }))
 }
 
 /// rt_sigqueueinfo(2).
 pub fn sys_rt_sigqueueinfo(&[pid, signal, info, ..]: &Args) -> Result<usize> {
-    let bytes = UserPtr::<[u8; 128]>::new(info).read()?;
-    let word =
-        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let code = word(8) as i32;
-    let process = u32::try_from(pid as i32).ok().and_then(table::find);
-    let own = current().process.pid;
-    if (code >= 0 || code == code::SI_TKILL) && pid as u32 != own {
-        return Err(Errno::EPERM);
+    let found = u32::try_from(pid as i32).ok().and_then(table::find_either);
+    let info = read_info(info, signal, pid as u32 == current().process.pid)?;
+    let (process, thread) = found.ok_or(Errno::ESRCH)?;
+    check_permission(&process, info.map(|info| info.signal))?;
+    if let Some(info) = info {
+        let tid = thread.map(|thread| thread.tid());
+        send::send_preferring(&process, tid, info);
     }
-    let process = process.ok_or(Errno::ESRCH)?;
-    let signal = signal_or_probe(signal)?;
-    check_permission(&process, signal)?;
-    if let Some(signal) = signal {
-        let value = u64::from(word(24)) | u64::from(word(28)) << 32;
-        let detail = Detail::Queued {
-            pid: word(16),
-            uid: word(20),
-            value,
-        };
-        send::send_to_process(
-            &process,
-            SigInfo {
-                signal,
-                code,
-                detail,
-            },
-        );
+    Ok(0)
+}
+
+/// rt_tgsigqueueinfo(2).
+pub fn sys_rt_tgsigqueueinfo(&[tgid, tid, signal, info, ..]: &Args) -> Result<usize> {
+    let (tgid, tid) = (positive(tgid)?, positive(tid)?);
+    let info = read_info(info, signal, tid == current().tid())?;
+    let (process, thread) = find_thread(Some(tgid), tid)?;
+    check_permission(&process, info.map(|info| info.signal))?;
+    if let Some((info, thread)) = info.zip(thread) {
+        send::send_to_thread(&thread, info);
     }
     Ok(0)
 }

@@ -12,11 +12,11 @@ use crate::task::thread::RestartBlock;
 
 type Args = [usize; 6];
 
-const NS_PER_S: u64 = 1_000_000_000;
+pub const NS_PER_S: u64 = 1_000_000_000;
 const NS_PER_US: u64 = 1_000;
 
 /// struct timespec and, with microseconds, struct timeval: seconds and a fraction.
-type TimePair = [i64; 2];
+pub type TimePair = [i64; 2];
 
 fn timespec(ns: u64) -> TimePair {
     [(ns / NS_PER_S) as i64, (ns % NS_PER_S) as i64]
@@ -28,7 +28,7 @@ fn timeval(ns: u64) -> TimePair {
 
 /// Nanoseconds of a seconds-and-fraction pair; what does not fit is for ever. `EINVAL` for negative values or a fraction of a second
 /// or more.
-fn to_ns([seconds, fraction]: TimePair, fractions_per_s: u64) -> Result<u64> {
+pub fn to_ns([seconds, fraction]: TimePair, fractions_per_s: u64) -> Result<u64> {
     let seconds = u64::try_from(seconds).map_err(|_| Errno::EINVAL)?;
     let fraction = u64::try_from(fraction)
         .ok()
@@ -176,6 +176,13 @@ pub fn sys_restart_syscall(_: &Args) -> Result<usize> {
             nfds,
             deadline_ns,
         } => super::poll::poll_until(fds, nfds, deadline_ns),
+        RestartBlock::Futex {
+            address,
+            shared,
+            expected,
+            bitset,
+            deadline_ns,
+        } => crate::task::futex::wait(address, shared, expected, bitset, Some(deadline_ns)),
     }
 }
 

@@ -1,11 +1,14 @@
 //! The end of threads and processes (`kernel/exit.c`).
+//!
+//! A thread that ends tells whoever joins it and whoever waits for its robust futexes, then leaves its process. The last one takes the
+//! process with it; a first thread that ends earlier leaves its number and status to the process.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::process::Events;
 use super::table::{self, INIT_PID};
-use super::{ExitStatus, Process, Thread, init, wait};
+use super::{ExitStatus, Process, Thread, futex, init, robust, wait};
 use crate::mm::uaccess::UserPtr;
 use crate::sched::{self, current};
 use crate::signal::action::{Disposition, sa};
@@ -17,14 +20,22 @@ pub fn exit_group(status: ExitStatus) -> ! {
     exit_thread(status)
 }
 
-/// Ends the current thread; with the last one the process, whose status is the group's if it is being killed, else `status`.
+/// Ends the current thread; with the last one the process. Its status is the group's if it is being killed, else the one that its first
+/// thread ended with.
 pub fn exit_thread(status: ExitStatus) -> ! {
     let thread = current().arc();
-    clear_child_tid(&thread);
-    if leave_group(&thread) {
-        let status = thread.process.signals.lock().group_exit.unwrap_or(status);
+    send::begin_exit(&thread);
+    leave_memory(&thread);
+    if leave_group(&thread, status) {
+        let signals = thread.process.signals.lock();
+        let status = signals
+            .group_exit
+            .or(signals.first_status)
+            .unwrap_or(status);
+        drop(signals);
         end_process(&thread.process, status);
     }
+    end_vfork(&thread);
     drop(thread);
     sched::exit_current()
 }
@@ -32,29 +43,44 @@ pub fn exit_thread(status: ExitStatus) -> ! {
 /// Ends a kernel thread whose function returned.
 pub(super) fn exit_kernel_thread() -> ! {
     let thread = current().arc();
-    leave_group(&thread);
+    leave_group(&thread, ExitStatus::Code(0));
     drop(thread);
     sched::exit_current()
 }
 
-/// set_tid_address(2): tells whoever joins the thread. A word that cannot be written is no reason to wait, or to fail.
-fn clear_child_tid(thread: &Thread) {
-    let address = thread.clear_child_tid.load(Ordering::Relaxed) as usize;
-    let alone = thread.process.signals.lock().threads.iter().count() == 1;
-    if address != 0 && !alone {
+/// What the current thread owes to others in its address space, which it is about to leave: its robust futexes, and the word that
+/// set_tid_address(2) named. Words that cannot be written are no reason to wait, or to fail.
+pub(super) fn leave_memory(thread: &Thread) {
+    robust::release_all(thread);
+    let address = thread.clear_child_tid.swap(0, Ordering::Relaxed) as usize;
+    // Nobody could tell if the memory goes too.
+    if address != 0 && thread.process.shares_memory() {
         let _ = UserPtr::<u32>::new(address).write(0);
+        let _ = futex::wake(address, true, 1, futex::ANY);
     }
 }
 
-/// Takes the thread out of its process; whether it was the last one.
-fn leave_group(thread: &Arc<Thread>) -> bool {
+/// Whoever waits for a vfork(2) child to leave its memory goes on.
+pub(super) fn end_vfork(thread: &Thread) {
+    if !thread.vfork_end.happened.swap(true, Ordering::Release) {
+        thread.vfork_end.waiters.wake_all();
+    }
+}
+
+/// Takes the thread out of its process and the table; whether it was the last one.
+fn leave_group(thread: &Arc<Thread>, status: ExitStatus) -> bool {
     let process = &thread.process;
     process.usage.add(
-        thread.sched.cpu_time_ns(),
+        thread.sched.cpu_time_ns() + thread.sched.current_turn_ns(),
         thread.faults.minor.load(Ordering::Relaxed),
         thread.faults.major.load(Ordering::Relaxed),
     );
+    table::remove_thread(thread.tid());
     let mut signals = process.signals.lock();
+    if thread.is_first() {
+        signals.first_status = Some(status);
+    }
+    let stopped = signals.take_part_in_stop(&mut thread.signals.lock());
     let removed = if thread.group_link.is_linked() {
         // SAFETY: a linked thread is in its own process's list, under that process's lock.
         unsafe { signals.threads.cursor_mut_from_ptr(Arc::as_ptr(thread)) }.remove()
@@ -64,6 +90,10 @@ fn leave_group(thread: &Arc<Thread>) -> bool {
     let last = signals.threads.is_empty();
     drop(signals);
     drop(removed);
+    process.thread_ends.wake_all();
+    if let Some(signal) = stopped.filter(|_| !last) {
+        process.note_stopped(signal);
+    }
     last
 }
 
@@ -83,7 +113,7 @@ fn end_process(process: &Arc<Process>, status: ExitStatus) {
     }
     let reaped_by_itself = process
         .parent()
-        .is_none_or(|parent| ignores_children(&parent));
+        .is_none_or(|parent| process.has_ordinary_exit_signal() && ignores_children(&parent));
     let (code, number) = match status {
         ExitStatus::Code(number) => (code::CLD_EXITED, number as i32),
         ExitStatus::Signal(signal) => (code::CLD_KILLED, signal.number() as i32),

@@ -1,37 +1,110 @@
-//! fork(2) and vfork(2): a new process.
+//! clone(2), and with it fork(2) and vfork(2): a new process or a new thread (`kernel/fork.c`).
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use super::{Process, Thread, table};
 use crate::arch::{PtRegs, ThreadState};
 use crate::errno::{Errno, Result};
-use crate::mm::reclaim;
-use crate::sched::{self, current};
-use crate::signal::ThreadSignals;
+use crate::mm::uaccess::UserPtr;
+use crate::mm::{Mm, reclaim};
+use crate::sched::{self, Sleep, current};
+use crate::signal::{Signal, ThreadSignals, signal_pending};
 use crate::task::rlimit::Resource;
 
-/// What the child is to find.
+/// What is to be made, and what it is to find.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ForkOptions {
+pub struct CloneOptions {
+    /// A thread of the current process, which shares all that a process has.
+    pub thread: bool,
+    /// The child uses the parent's memory itself, not a copy. Always so for threads.
+    pub share_memory: bool,
+    /// The parent sleeps until the child does not use its memory any more.
+    pub vfork: bool,
+    /// Handlers go back to the default in the child.
+    pub clear_handlers: bool,
+    /// What the parent gets when the child ends.
+    pub exit_signal: Option<Signal>,
     /// Another stack pointer; 0: the parent's.
     pub stack: usize,
     /// Another FS base.
     pub tls: Option<usize>,
+    /// Where the parent's memory gets the child's tid.
+    pub parent_tid: Option<usize>,
     /// Where the child's memory gets its tid.
     pub set_child_tid: Option<usize>,
     /// Where the child's memory is cleared at its end.
     pub clear_child_tid: Option<usize>,
 }
 
-/// Makes a child of the current process that returns 0 from the call in `regs`. Returns the child. `EAGAIN`, `ENOMEM`.
-pub fn fork(regs: &PtRegs, options: ForkOptions) -> Result<Arc<Process>> {
+/// Makes a child process or a thread that returns 0 from the call in `regs`. Returns its number. `EAGAIN`, `ENOMEM`;
+/// `ERESTARTNOINTR` if a signal is pending, which is to be taken before there are two that could.
+pub fn clone(regs: &PtRegs, options: &CloneOptions) -> Result<u32> {
     let parent = current();
-    let limit = parent.process.rlimits.soft(Resource::Processes);
-    if table::count() as u64 >= limit {
+    if signal_pending(&parent) {
+        return Err(Errno::ERESTARTNOINTR);
+    }
+    check_limit(&parent.process)?;
+    let process = match options.thread {
+        true => parent.process.clone(),
+        false => new_process(&parent, options)?,
+    };
+    let tid = match options.thread {
+        true => table::new_id(),
+        false => process.pid,
+    };
+    let thread = new_thread(&parent, process, tid, regs, options)?;
+    if options.thread {
+        join_group(&thread)?;
+    } else {
+        adopt(&parent.process, &thread);
+    }
+    // As on Linux, a word that cannot be written is no error. The child reads it, so it comes before the child's first step.
+    if let Some(address) = options.parent_tid {
+        let _ = UserPtr::<u32>::new(address).write(tid);
+    }
+    let awaited = options.vfork.then(|| thread.clone());
+    sched::spawn(thread);
+    if let Some(child) = awaited {
+        wait_for_vfork_end(&child);
+    }
+    Ok(tid)
+}
+
+/// RLIMIT_NPROC counts threads.
+fn check_limit(process: &Process) -> Result {
+    let there_are = table::thread_count().max(table::count()) as u64;
+    if there_are >= process.rlimits.soft(Resource::Processes) {
         return Err(Errno::EAGAIN);
     }
-    let mm = parent.process.current_mm().ok_or(Errno::ENOMEM)?.fork()?;
+    Ok(())
+}
+
+fn new_process(parent: &Thread, options: &CloneOptions) -> Result<Arc<Process>> {
+    let mm = child_mm(&parent.process, options.share_memory)?;
     let process = parent.process.fork(table::new_id(), mm)?;
+    *process.name.lock() = parent.name();
+    process.set_exit_signal(options.exit_signal);
+    if options.clear_handlers {
+        process.signals.lock().reset_handlers();
+    }
+    Ok(process)
+}
+
+fn child_mm(parent: &Process, share: bool) -> Result<Arc<Mm>> {
+    match share {
+        true => parent.mm().ok_or(Errno::ENOMEM),
+        false => parent.current_mm().ok_or(Errno::ENOMEM)?.fork(),
+    }
+}
+
+fn new_thread(
+    parent: &Thread,
+    process: Arc<Process>,
+    tid: u32,
+    regs: &PtRegs,
+    options: &CloneOptions,
+) -> Result<Arc<Thread>> {
     let mut child_regs = PtRegs::clone(regs);
     child_regs.set_return_value(0);
     if options.stack != 0 {
@@ -41,34 +114,54 @@ pub fn fork(regs: &PtRegs, options: ForkOptions) -> Result<Arc<Process>> {
     if let Some(tls) = options.tls {
         arch.set_initial_fs_base(tls);
     }
-    let signals = inherited_signals(&parent);
-    let thread = Thread::new(process.pid, process.clone(), arch, signals, None)?;
-    if let Some(address) = options.set_child_tid {
-        thread
-            .set_child_tid
-            .store(address as u64, core::sync::atomic::Ordering::Relaxed);
+    let signals = inherited_signals(parent, options);
+    let thread = Thread::new(tid, process, arch, signals, None)?;
+    if options.thread {
+        thread.set_name(parent.name());
     }
-    if let Some(address) = options.clear_child_tid {
-        thread
-            .clear_child_tid
-            .store(address as u64, core::sync::atomic::Ordering::Relaxed);
+    for (to, address) in [
+        (&thread.set_child_tid, options.set_child_tid),
+        (&thread.clear_child_tid, options.clear_child_tid),
+    ] {
+        to.store(address.unwrap_or(0) as u64, Ordering::Relaxed);
     }
-    adopt(&parent.process, &process, thread);
-    Ok(process)
+    Ok(thread)
 }
 
-/// The mask and the alternate stack are inherited, pending signals are not.
-fn inherited_signals(parent: &Thread) -> ThreadSignals {
+/// The mask is inherited, pending signals are not; the alternate stack is, unless both would run on it at once.
+fn inherited_signals(parent: &Thread, options: &CloneOptions) -> ThreadSignals {
     let own = parent.signals.lock();
     let mut signals = ThreadSignals::new(own.blocked);
-    signals.altstack = own.altstack;
+    if !options.share_memory || options.vfork {
+        signals.altstack = own.altstack;
+    }
     signals
 }
 
-/// From here on the child exists.
-fn adopt(parent: &Process, child: &Arc<Process>, thread: Arc<Thread>) {
+/// From here on the child process exists.
+fn adopt(parent: &Process, thread: &Arc<Thread>) {
+    let child = &thread.process;
     child.signals.lock().threads.push_back(thread.clone());
     table::insert(child.clone());
+    table::insert_thread(thread.clone());
     parent.children.lock().push_back(child.clone());
-    sched::spawn(thread);
+}
+
+/// From here on the thread exists; unless its process ends, stops or becomes another program, which the caller has to see first.
+fn join_group(thread: &Arc<Thread>) -> Result {
+    let mut signals = thread.process.signals.lock();
+    if signals.group_exit.is_some() || signals.exec_by.is_some() || signals.stopped.is_some() {
+        return Err(Errno::ERESTARTNOINTR);
+    }
+    signals.threads.push_back(thread.clone());
+    drop(signals);
+    table::insert_thread(thread.clone());
+    Ok(())
+}
+
+/// Sleeps until the child has called exec or ended; only a fatal signal ends the sleep earlier.
+fn wait_for_vfork_end(child: &Thread) {
+    let end = &child.vfork_end;
+    let happened = || end.happened.load(Ordering::Acquire).then_some(());
+    let _ = end.waiters.wait_until(Sleep::Killable, happened);
 }

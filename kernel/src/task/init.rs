@@ -47,6 +47,7 @@ pub fn start_first_process() -> Result {
     )?;
     process.signals.lock().threads.push_back(thread.clone());
     table::insert(process);
+    table::insert_thread(thread.clone());
     sched::spawn(thread);
     Ok(())
 }

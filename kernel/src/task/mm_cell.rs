@@ -1,4 +1,4 @@
-//! A process's address space, replaced only by exec and taken away at exit.
+//! A process's reference to its address space, replaced only by exec and taken away at exit. Other processes may have one to the same.
 //!
 //! The process's own threads reach it without a lock on every fault and system call: only the last live thread of a process
 //! replaces or drops it, so none of them can see it go. Everybody else takes the lock and a reference.
@@ -15,7 +15,7 @@ pub struct MmCell {
     mm: UnsafeCell<Option<Arc<Mm>>>,
 }
 
-// SAFETY: the pointer is written under the lock by the process's only thread; that thread reads it without the lock, others with.
+// SAFETY: the pointer is written under the lock by the process's last live thread; its own threads read it without the lock, others with.
 unsafe impl Sync for MmCell {}
 
 impl MmCell {

@@ -1,16 +1,18 @@
 //! Tasks: processes, their threads, and how they begin and end.
 //!
-//! Lock order: process table > family > signal state > run queue.
+//! Lock order: process table > family > futex > signal state > run queue.
 
 pub mod credentials;
 pub mod exec;
 pub mod exit;
 pub mod fork;
+pub mod futex;
 pub mod init;
 pub mod mm_cell;
 pub mod oom;
 pub mod process;
 pub mod rlimit;
+pub mod robust;
 pub mod table;
 pub mod thread;
 pub mod wait;
@@ -79,7 +81,7 @@ pub fn thread_start() {
     if tid_address != 0 {
         irq::enable();
         // As on Linux, a word that cannot be written is no error.
-        let _ = UserPtr::<u32>::new(tid_address).write(thread.tid);
+        let _ = UserPtr::<u32>::new(tid_address).write(thread.tid());
         let _ = irq::save();
     }
 }
@@ -95,8 +97,9 @@ pub fn kernel_thread(name: &str, entry: fn()) -> Result {
         signals,
         Some(entry),
     )?;
-    log::debug!("kernel thread {} is {name}", thread.tid);
+    log::debug!("kernel thread {} is {name}", thread.tid());
     process.signals.lock().threads.push_back(thread.clone());
+    table::insert_thread(thread.clone());
     sched::spawn(thread);
     Ok(())
 }
@@ -135,6 +138,7 @@ pub(crate) fn spawn_test_process(entry: fn()) -> Result {
     )?;
     process.signals.lock().threads.push_back(thread.clone());
     table::insert(process);
+    table::insert_thread(thread.clone());
     sched::spawn(thread);
     Ok(())
 }

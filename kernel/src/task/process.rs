@@ -69,13 +69,19 @@ pub struct Process {
     pub events: IrqLock<Events>,
     /// The parent waits here for its children's events.
     pub child_events: WaitQueue,
+    /// exec waits here for the other threads' ends.
+    pub thread_ends: WaitQueue,
+    /// The number of the signal that the parent gets when the process ends; 0: none.
+    exit_signal: AtomicU32,
+    /// Registered uses of membarrier(2), bits of its commands.
+    pub barriers: AtomicU32,
     alarm: SpinLock<Option<AlarmClock>>,
     alarm_interval: AtomicU64,
     /// Of ended threads.
     pub usage: Usage,
     /// Of children that were waited for.
     pub child_usage: Usage,
-    /// The name of the program (`comm`), NUL-padded.
+    /// The name of the first thread (`comm`), NUL-padded: at first the program's.
     pub name: SpinLock<[u8; 16]>,
     /// Addresses for /proc/self: argument and environment strings, and the auxiliary vector.
     pub layout: SpinLock<Layout>,
@@ -133,7 +139,7 @@ impl Process {
         )
     }
 
-    /// A child with a copy of everything but the address space, which is given. Not in the table yet.
+    /// A child with a copy of everything but the address space, which is given, and the name. Not in the table yet.
     pub(super) fn fork(&self, pid: u32, mm: Arc<Mm>) -> Result<Arc<Process>> {
         let signals = self.signals.lock().fork();
         let child = Self::with(
@@ -153,8 +159,6 @@ impl Process {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         child.credentials.inherit(&self.credentials);
-        let name = *self.name.lock();
-        *child.name.lock() = name;
         let layout = *self.layout.lock();
         *child.layout.lock() = layout;
         Ok(child)
@@ -183,6 +187,9 @@ impl Process {
             children: SpinLock::new(rank::FAMILY, LinkedList::new(ChildAdapter::NEW)),
             events: IrqLock::new(rank::SIGNAL, Events::default()),
             child_events: WaitQueue::new(),
+            thread_ends: WaitQueue::new(),
+            exit_signal: AtomicU32::new(u32::from(Signal::SIGCHLD.number())),
+            barriers: AtomicU32::new(0),
             alarm: SpinLock::new(rank::FAMILY, None),
             alarm_interval: AtomicU64::new(0),
             usage: Usage::default(),
@@ -197,6 +204,27 @@ impl Process {
     /// The address space; `None` for the kernel's process and after exit.
     pub fn mm(&self) -> Option<Arc<Mm>> {
         self.mm.get()
+    }
+
+    /// Whether others use the process's memory too: more threads, or a process that vfork(2) made.
+    pub fn shares_memory(&self) -> bool {
+        let threads = self.signals.lock().threads.iter().take(2).count();
+        threads > 1 || self.mm().is_some_and(|mm| Arc::strong_count(&mm) > 2)
+    }
+
+    pub fn set_exit_signal(&self, signal: Option<Signal>) {
+        let number = signal.map_or(0, Signal::number);
+        self.exit_signal.store(u32::from(number), Ordering::Relaxed);
+    }
+
+    /// What the parent gets when the process ends.
+    pub fn exit_signal(&self) -> Option<Signal> {
+        Signal::new(self.exit_signal.load(Ordering::Relaxed) as usize)
+    }
+
+    /// Whether the process is a child in the ordinary sense, and not one that wait4(2) finds with `__WCLONE` only.
+    pub fn has_ordinary_exit_signal(&self) -> bool {
+        self.exit_signal() == Some(Signal::SIGCHLD)
     }
 
     /// The address space of the current process, without taking a reference.
@@ -278,6 +306,24 @@ impl Process {
             .map(|thread| thread.sched.cpu_time_ns())
             .sum();
         living + self.usage.cpu_ns.load(Ordering::Relaxed)
+    }
+
+    /// Fault counts of all threads: minor, major.
+    pub fn fault_counts(&self) -> (u64, u64) {
+        let ended = (
+            self.usage.minor.load(Ordering::Relaxed),
+            self.usage.major.load(Ordering::Relaxed),
+        );
+        let signals = self.signals.lock();
+        signals
+            .threads
+            .iter()
+            .fold(ended, |(minor, major), thread| {
+                (
+                    minor + thread.faults.minor.load(Ordering::Relaxed),
+                    major + thread.faults.major.load(Ordering::Relaxed),
+                )
+            })
     }
 
     /// User and system time in clock ticks of 1/100 s. System time is not told apart yet.

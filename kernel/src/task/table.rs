@@ -1,4 +1,7 @@
-//! The process table, and the numbers of processes and threads.
+//! The tables of processes and of threads, and their numbers.
+//!
+//! A process stays until it has been waited for, a thread until it ends. A process's first thread has its number, every other number
+//! is that of one process or one thread.
 //!
 //! Lock rank: PROCESS_TABLE.
 
@@ -9,7 +12,7 @@ use intrusive_collections::Bound;
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 use spin::Once;
 
-use super::Process;
+use super::{Process, Thread};
 use crate::sync::{SpinLock, rank};
 
 intrusive_adapter!(TableAdapter = Arc<Process>: Process { table_link => RBTreeAtomicLink });
@@ -21,6 +24,15 @@ impl<'a> KeyAdapter<'a> for TableAdapter {
     }
 }
 
+intrusive_adapter!(ThreadAdapter = Arc<Thread>: Thread { table_link => RBTreeAtomicLink });
+
+impl<'a> KeyAdapter<'a> for ThreadAdapter {
+    type Key = u32;
+    fn get_key(&self, thread: &'a Thread) -> u32 {
+        thread.tid()
+    }
+}
+
 /// The pid of the process that adopts orphans: the kernel's init, which has no program.
 pub const INIT_PID: u32 = 1;
 
@@ -29,6 +41,9 @@ pub const PID_MAX: u32 = 32768;
 
 static TABLE: SpinLock<RBTree<TableAdapter>> =
     SpinLock::new(rank::PROCESS_TABLE, RBTree::new(TableAdapter::NEW));
+static THREADS: SpinLock<RBTree<ThreadAdapter>> =
+    SpinLock::new(rank::PROCESS_TABLE, RBTree::new(ThreadAdapter::NEW));
+static THREAD_COUNT: AtomicUsize = AtomicUsize::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static LAST_ID: AtomicU32 = AtomicU32::new(INIT_PID);
 static KERNEL: Once<Arc<Process>> = Once::new();
@@ -42,7 +57,7 @@ pub fn kernel_process() -> &'static Arc<Process> {
     KERNEL.get().expect("task::start has run")
 }
 
-/// A number that no process has.
+/// A number that no process and no thread has.
 pub fn new_id() -> u32 {
     loop {
         let last = LAST_ID.load(Ordering::Relaxed);
@@ -51,6 +66,7 @@ pub fn new_id() -> u32 {
             .compare_exchange(last, id, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
             && find(id).is_none()
+            && find_thread(id).is_none()
         {
             return id;
         }
@@ -66,6 +82,44 @@ pub(super) fn remove(pid: u32) {
     if TABLE.lock().find_mut(&pid).remove().is_some() {
         COUNT.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+pub(super) fn insert_thread(thread: Arc<Thread>) {
+    THREAD_COUNT.fetch_add(1, Ordering::Relaxed);
+    THREADS.lock().insert(thread);
+}
+
+pub(super) fn remove_thread(tid: u32) {
+    let removed = THREADS.lock().find_mut(&tid).remove();
+    if removed.is_some() {
+        THREAD_COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Gives a thread, the only one that its process has left, the process's number.
+pub(super) fn make_first(thread: &Arc<Thread>) {
+    remove_thread(thread.tid());
+    thread.become_first();
+    insert_thread(thread.clone());
+}
+
+/// The living thread with this number. Kernel threads are found too.
+pub fn find_thread(tid: u32) -> Option<Arc<Thread>> {
+    THREADS.lock().find(&tid).clone_pointer()
+}
+
+/// The process with this number, or the one of the thread with this number, with that thread.
+pub fn find_either(id: u32) -> Option<(Arc<Process>, Option<Arc<Thread>>)> {
+    let thread = find_thread(id).filter(|thread| thread.process.pid != 0);
+    match thread {
+        Some(thread) => Some((thread.process.clone(), Some(thread))),
+        None => Some((find(id)?, None)),
+    }
+}
+
+/// Living threads, of the kernel too.
+pub fn thread_count() -> usize {
+    THREAD_COUNT.load(Ordering::Relaxed)
 }
 
 /// Processes in the table, zombies included.

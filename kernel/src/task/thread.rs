@@ -4,14 +4,15 @@
 //! through methods.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use intrusive_collections::{LinkedListAtomicLink, RBTreeAtomicLink};
 
 use super::process::Process;
-use intrusive_collections::LinkedListAtomicLink;
 
 use crate::arch::ThreadState;
 use crate::errno::Result;
-use crate::sched::Entity;
+use crate::sched::{Entity, WaitQueue};
 use crate::signal::ThreadSignals;
 use crate::sync::{IrqLock, SpinLock, rank};
 
@@ -27,6 +28,8 @@ pub mod flag {
     pub const FATAL_SIGNAL: u32 = 1 << 2;
     /// The FPU registers are another thread's: the architecture loads the thread's own on the way to user mode.
     pub const NEED_FPU: u32 = 1 << 3;
+    /// The thread ends: it takes no signal any more.
+    pub const EXITING: u32 = 1 << 4;
 }
 
 /// Fault counts of a thread, as in getrusage(2).
@@ -51,13 +54,32 @@ pub enum RestartBlock {
         nfds: usize,
         deadline_ns: Option<u64>,
     },
+    /// futex(2), FUTEX_WAIT or FUTEX_WAIT_BITSET with a time-out.
+    Futex {
+        address: usize,
+        shared: bool,
+        expected: u32,
+        bitset: u32,
+        deadline_ns: u64,
+    },
 }
+
+/// The end of a vfork(2) child's use of its parent's memory.
+#[derive(Default)]
+pub struct VforkEnd {
+    pub happened: AtomicBool,
+    pub waiters: WaitQueue,
+}
+
+/// A thread's name (`comm`), NUL-padded.
+pub type Name = [u8; 16];
 
 /// One thread of a process, or a kernel thread.
 pub struct Thread {
     /// Bits of [`flag`]. First, so that entry code finds it without an offset.
     pub flags: AtomicU32,
-    pub tid: u32,
+    /// Changes only when exec makes the thread its process's first.
+    tid: AtomicU32,
     pub process: Arc<Process>,
     /// Registers, kernel stack, FPU: the architecture's own.
     pub arch: ThreadState,
@@ -70,6 +92,13 @@ pub struct Thread {
     pub faults: FaultCounts,
     /// Where to write 0 and wake a futex at exit (set_tid_address(2)); 0: nowhere. Only the thread itself uses it.
     pub clear_child_tid: AtomicU64,
+    /// The user's list of robust futexes (set_robust_list(2)); 0: none. Only the thread itself changes it.
+    pub robust_list: AtomicU64,
+    /// The name of a thread that is not its process's first, whose name is the process's.
+    own_name: SpinLock<Name>,
+    /// Whoever made the thread with CLONE_VFORK waits here.
+    pub vfork_end: VforkEnd,
+    pub(super) table_link: RBTreeAtomicLink,
     /// Where the thread writes its number when it first runs (CLONE_CHILD_SETTID); 0: nowhere.
     pub set_child_tid: AtomicU64,
     /// While not zero, page faults of the kernel on user addresses go to the exception table at once.
@@ -91,7 +120,7 @@ impl Thread {
     ) -> Result<Arc<Thread>> {
         Ok(Arc::try_new(Thread {
             flags: AtomicU32::new(0),
-            tid,
+            tid: AtomicU32::new(tid),
             process,
             arch,
             sched: Entity::new(),
@@ -99,11 +128,48 @@ impl Thread {
             signals: IrqLock::new(rank::THREAD_SIGNAL, signals),
             faults: FaultCounts::default(),
             clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            own_name: SpinLock::new(rank::LEAF, [0; 16]),
+            vfork_end: VforkEnd::default(),
+            table_link: RBTreeAtomicLink::new(),
             set_child_tid: AtomicU64::new(0),
             pagefault_disabled: AtomicU32::new(0),
             restart: SpinLock::new(rank::LEAF, RestartBlock::None),
             kernel_entry,
         })?)
+    }
+
+    #[inline]
+    pub fn tid(&self) -> u32 {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// Takes the number of its process's first thread. The thread is not in the table.
+    pub(super) fn become_first(&self) {
+        self.tid.store(self.process.pid, Ordering::Relaxed);
+    }
+
+    /// Whether the thread is its process's first, whose number is the process's.
+    #[inline]
+    pub fn is_first(&self) -> bool {
+        self.tid() == self.process.pid
+    }
+
+    /// The thread's name (`comm`).
+    pub fn name(&self) -> Name {
+        if self.is_first() {
+            *self.process.name.lock()
+        } else {
+            *self.own_name.lock()
+        }
+    }
+
+    pub fn set_name(&self, name: Name) {
+        if self.is_first() {
+            *self.process.name.lock() = name;
+        } else {
+            *self.own_name.lock() = name;
+        }
     }
 
     #[inline]

@@ -23,6 +23,9 @@ pub struct Options {
     pub exited: bool,
     pub stopped: bool,
     pub continued: bool,
+    /// Children that send SIGCHLD when they end are meant, and those that do not.
+    pub ordinary: bool,
+    pub clones: bool,
     /// Leave the child as it is (waitid(2), WNOWAIT).
     pub keep: bool,
 }
@@ -80,7 +83,11 @@ fn look(parent: &Process, which: Which, options: Options) -> Result<Option<Waite
     let mut candidates = false;
     while let Some(child) = cursor.clone_pointer() {
         cursor.move_next();
-        if !matches(&child, which) {
+        let kind = match child.has_ordinary_exit_signal() {
+            true => options.ordinary,
+            false => options.clones,
+        };
+        if !kind || !matches(&child, which) {
             continue;
         }
         candidates = true;
@@ -106,6 +113,10 @@ fn matches(child: &Process, which: Which) -> bool {
 fn take_event(child: &Process, options: Options) -> Option<Event> {
     let mut events = child.events.lock();
     if let Some(status) = events.exited.filter(|_| options.exited) {
+        if !options.keep {
+            // Only one of several threads that wait gets it.
+            events.exited = None;
+        }
         return Some(Event::Exited(status));
     }
     if let Some(signal) = events.stopped.filter(|_| options.stopped) {

@@ -103,6 +103,23 @@ pub unsafe fn copy_to_user(dst: usize, src: *const u8, len: usize) -> usize {
     })
 }
 
+/// Puts `new` at an aligned user address if `expected` is there; what was found.
+pub fn compare_exchange_user(address: usize, expected: u32, new: u32) -> Option<u32> {
+    if !address.is_multiple_of(4) || address >= USER_END {
+        return None;
+    }
+    let word = resolve(&mut PtRegs::kernel(), address, Access::Write).ok()?;
+    // SAFETY: an aligned word lies in one frame, which is mapped; only one simulated CPU runs.
+    unsafe {
+        let word = word.cast::<u32>();
+        let found = word.read();
+        if found == expected {
+            word.write(new);
+        }
+        Some(found)
+    }
+}
+
 /// Writes zeros.
 pub fn clear_user(dst: usize, len: usize) -> usize {
     // SAFETY: a pointer into a mapped frame.

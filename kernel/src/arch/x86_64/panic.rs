@@ -59,7 +59,8 @@ fn report(message: fmt::Arguments<'_>, regs: Option<&PtRegs>, rbp: usize) -> ! {
             let _ = writeln!(
                 log,
                 "thread {} of process {}",
-                thread.tid, thread.process.pid
+                thread.tid(),
+                thread.process.pid
             );
         }
     }

@@ -1,13 +1,15 @@
 //! Copies between kernel and user memory, and the exception table that lets them fail.
 //!
-//! The routines below are the only kernel code that may fault on user addresses. The table is their three address ranges: a fault in
-//! one that cannot be resolved continues at its fixup.
+//! The routines below are the only kernel code that may fault on user addresses. The table is their address ranges: a fault in one
+//! that cannot be resolved continues at its fixup.
 
 use core::arch::global_asm;
 
 use super::regs::PtRegs;
 use super::{USER_END, features};
 
+// `faultline_exchange(rdi: address, esi: expected, edx: new, rcx: where the value found goes) -> eax: 1 if the address is bad`.
+//
 // `faultline_copy(rdi: destination, rsi: source, rdx: bytes) -> rax: bytes not copied`, and `faultline_clear(rdi, rdx)` likewise. Words
 // first, as each turn of a string instruction counts; a fault among them goes on byte by byte, so that the count is exact.
 global_asm!(
@@ -48,12 +50,25 @@ global_asm!(
     "and edx, 7",
     "lea rcx, [rdx + rcx * 8]",
     "jmp faultline_clear_bytes",
+    ".global faultline_exchange",
+    "faultline_exchange:",
+    "mov eax, esi",
+    "faultline_exchange_at:",
+    "lock cmpxchg [rdi], edx",
+    "faultline_exchange_end:",
+    "mov [rcx], eax",
+    "xor eax, eax",
+    "ret",
+    "faultline_exchange_fixup:",
+    "mov eax, 1",
+    "ret",
     ".popsection",
 );
 
 unsafe extern "C" {
     fn faultline_copy(dst: usize, src: usize, len: usize) -> usize;
     fn faultline_clear(dst: usize, unused: usize, len: usize) -> usize;
+    fn faultline_exchange(address: usize, expected: u32, new: u32, found: *mut u32) -> u32;
     static faultline_copy_words: u8;
     static faultline_copy_words_end: u8;
     static faultline_copy_words_fixup: u8;
@@ -64,6 +79,9 @@ unsafe extern "C" {
     static faultline_clear_words_fixup: u8;
     static faultline_clear_bytes: u8;
     static faultline_clear_bytes_end: u8;
+    static faultline_exchange_at: u8;
+    static faultline_exchange_end: u8;
+    static faultline_exchange_fixup: u8;
 }
 
 /// Where a fault of the instruction at `ip` continues, if that is part of a user copy.
@@ -88,6 +106,11 @@ fn fixup_of(ip: usize) -> Option<usize> {
             &raw const faultline_clear_bytes,
             &raw const faultline_clear_bytes_end,
             &raw const faultline_clear_bytes_end,
+        ),
+        (
+            &raw const faultline_exchange_at,
+            &raw const faultline_exchange_end,
+            &raw const faultline_exchange_fixup,
         ),
     ];
     table
@@ -167,6 +190,17 @@ pub fn clear_user(dst: usize, len: usize) -> usize {
     }
     // SAFETY: the destination is in the user's half, where faults are fixed up.
     with_access(|| unsafe { faultline_clear(dst, 0, len) })
+}
+
+/// Atomically puts `new` at the aligned user address `address` if `expected` is there; what was found. `None` for a bad address.
+pub fn compare_exchange_user(address: usize, expected: u32, new: u32) -> Option<u32> {
+    if !address.is_multiple_of(4) || !is_user_range(address, 4) {
+        return None;
+    }
+    let mut found = 0;
+    // SAFETY: the word is in the user's half, where faults are fixed up; `found` is a local.
+    let bad = with_access(|| unsafe { faultline_exchange(address, expected, new, &raw mut found) });
+    (bad == 0).then_some(found)
 }
 
 /// A range that leaves the user's half: what lies below its end is still copied, as for any other bad address.

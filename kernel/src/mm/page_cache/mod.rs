@@ -57,6 +57,8 @@ pub trait Backing: Send + Sync {
 
 /// One file's pages.
 pub struct Mapping {
+    /// Tells mappings apart; never used again.
+    id: u64,
     pages: SpinLock<FrameTree>,
     /// Bytes.
     size: AtomicU64,
@@ -108,12 +110,19 @@ impl Mapping {
     }
 
     fn with(size: u64, backing: Option<Box<dyn Backing>>) -> Mapping {
+        static LAST_ID: AtomicU64 = AtomicU64::new(0);
         Mapping {
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed),
             pages: SpinLock::new(rank::PAGE, FrameTree::new()),
             size: AtomicU64::new(size),
             backing,
             reclaim_hand: AtomicU64::new(0),
         }
+    }
+
+    /// A number that no other mapping has or ever had.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The file's size in bytes.

@@ -4,11 +4,11 @@
 //! point kills the process, as there is nothing to return to.
 
 pub mod load;
+mod only_thread;
 pub mod stack;
 pub mod strings;
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 use super::{ExitStatus, exit};
 use crate::arch::PtRegs;
@@ -18,6 +18,7 @@ use crate::mm::Mm;
 use crate::mm::uaccess;
 use crate::sched::current;
 use crate::signal::{AltStack, Signal};
+use crate::task::thread::RestartBlock;
 use load::{Image, Interpreter, Segment};
 use strings::Strings;
 
@@ -33,8 +34,12 @@ pub fn exec(regs: &mut PtRegs, path: &[u8], argv: Strings, envp: &Strings) -> Re
     let stack = stack::map(&mm)?;
     let contents = stack::Contents::build(stack, path, &argv, envp, &image)?;
     // The point of no return.
-    let process = &current().process;
+    only_thread::become_only_thread()?;
+    let thread = current();
+    let process = &thread.process;
+    exit::leave_memory(&thread);
     process.replace_mm(Some(mm));
+    exit::end_vfork(&thread);
     if start_program(regs, &image, &contents).is_err() {
         exit::exit_group(ExitStatus::Signal(Signal::SIGSEGV));
     }
@@ -78,7 +83,8 @@ fn forget_old_program() {
     let thread = current();
     thread.process.signals.lock().reset_handlers();
     thread.signals.lock().altstack = AltStack::DISABLED;
-    thread.clear_child_tid.store(0, Ordering::Relaxed);
+    thread.process.set_exit_signal(Some(Signal::SIGCHLD));
+    *thread.restart.lock() = RestartBlock::None;
     thread.process.files.close_on_exec();
 }
 
@@ -88,5 +94,5 @@ fn set_name(path: &[u8]) {
     let mut name = [0; 16];
     let len = base.len().min(15);
     name[..len].copy_from_slice(&base[..len]);
-    *current().process.name.lock() = name;
+    current().set_name(name);
 }

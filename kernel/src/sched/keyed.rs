@@ -1,0 +1,232 @@
+//! Waiting for a word of memory: wait queues found by a key, for futex(2).
+//!
+//! Keys are hashed to buckets. A waiter looks at its word and stands in its bucket's list under the bucket's lock, and wakers take
+//! waiters out under it, so that no wake-up falls between the look and the wait. Waiters live on their own stacks; nothing here
+//! allocates. Whoever was taken out has `woken` set before the lock is released, and leaves its stack frame only after it has had
+//! the lock itself.
+//!
+//! Lock ranks: FUTEX for a bucket, FUTEX_SECOND for the one with the greater index where two are held.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use intrusive_collections::{LinkedList, LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
+
+use super::wait::NotYet;
+use super::{Sleep, WaitQueue};
+use crate::sync::{IrqLock, IrqLockGuard, rank};
+
+/// What is waited for: an object and a place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub object: u64,
+    pub place: u64,
+}
+
+const BUCKETS: usize = 256;
+
+impl Key {
+    fn bucket(self) -> usize {
+        let mixed = (self.object ^ self.place.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ self.place).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 56) as usize % BUCKETS
+    }
+}
+
+struct Waiter {
+    link: LinkedListAtomicLink,
+    /// The key, changed under the lock of its bucket.
+    object: AtomicU64,
+    place: AtomicU64,
+    /// Which wake-ups are meant for the waiter: those that have a bit in common.
+    mask: u32,
+    /// In which bucket the waiter stands, or stood when it was woken; changed under the locks of the old and the new one.
+    bucket: AtomicUsize,
+    woken: AtomicBool,
+    sleep: WaitQueue,
+}
+
+intrusive_adapter!(WaiterAdapter = UnsafeRef<Waiter>: Waiter { link => LinkedListAtomicLink });
+
+type Waiters = LinkedList<WaiterAdapter>;
+
+static TABLE: [IrqLock<Waiters>; BUCKETS] =
+    [const { IrqLock::new(rank::FUTEX, LinkedList::new(WaiterAdapter::NEW)) }; BUCKETS];
+
+impl Waiter {
+    fn new(key: Key, mask: u32) -> Waiter {
+        Waiter {
+            link: LinkedListAtomicLink::new(),
+            object: AtomicU64::new(key.object),
+            place: AtomicU64::new(key.place),
+            mask,
+            bucket: AtomicUsize::new(key.bucket()),
+            woken: AtomicBool::new(false),
+            sleep: WaitQueue::new(),
+        }
+    }
+
+    fn waits_for(&self, key: Key) -> bool {
+        self.object.load(Ordering::Relaxed) == key.object
+            && self.place.load(Ordering::Relaxed) == key.place
+    }
+
+    fn move_to(&self, key: Key) {
+        self.object.store(key.object, Ordering::Relaxed);
+        self.place.store(key.place, Ordering::Relaxed);
+        self.bucket.store(key.bucket(), Ordering::Relaxed);
+    }
+
+    /// The waiter has left its list, whose lock is held.
+    fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.sleep.wake_all();
+    }
+
+    /// Takes the waiter out of whichever list it is in.
+    fn leave(&self) {
+        loop {
+            let bucket = self.bucket.load(Ordering::Relaxed);
+            let mut waiters = TABLE[bucket].lock();
+            if self.bucket.load(Ordering::Relaxed) != bucket {
+                continue;
+            }
+            if self.link.is_linked() {
+                // SAFETY: a linked waiter is in the list of the bucket that it names, whose lock is held.
+                unsafe { waiters.cursor_mut_from_ptr(self) }.remove();
+            }
+            return;
+        }
+    }
+}
+
+/// A waiter's stay in the table.
+struct Enqueued<'a>(&'a Waiter);
+
+impl Drop for Enqueued<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Waits until somebody wakes `key` with a bit of `mask`, for signals, or until `deadline_ns` (`None`: for ever). `check` runs under the
+/// bucket's lock before the wait; it must not sleep, and its error ends the call at once. No spin lock may be held.
+pub fn wait<E>(
+    key: Key,
+    mask: u32,
+    deadline_ns: Option<u64>,
+    check: impl FnOnce() -> Result<(), E>,
+) -> Result<Result<(), NotYet>, E> {
+    let waiter = Waiter::new(key, mask);
+    let mut waiters = TABLE[key.bucket()].lock();
+    check()?;
+    // SAFETY: the waiter outlives `enqueued`, whose drop takes it out of its list and waits for whoever is just doing that.
+    waiters.push_back(unsafe { UnsafeRef::from_raw(&waiter) });
+    drop(waiters);
+    let enqueued = Enqueued(&waiter);
+    let woken = || waiter.woken.load(Ordering::Acquire).then_some(());
+    let outcome = waiter
+        .sleep
+        .wait_until_deadline(Sleep::Interruptible, deadline_ns, woken);
+    drop(enqueued);
+    // A wake-up is never lost to a signal or a time-out that came at the same time: the waker has counted it.
+    Ok(if waiter.woken.load(Ordering::Acquire) {
+        Ok(())
+    } else {
+        outcome
+    })
+}
+
+/// Wakes up to `max` waiters of `key` whose masks have a bit in common with `mask`, the longest-waiting first; how many.
+pub fn wake(key: Key, max: usize, mask: u32) -> usize {
+    wake_in(&mut TABLE[key.bucket()].lock(), key, max, mask)
+}
+
+fn wake_in(waiters: &mut Waiters, key: Key, max: usize, mask: u32) -> usize {
+    let mut woken = 0;
+    let mut cursor = waiters.front_mut();
+    while let Some(waiter) = cursor.get() {
+        if woken == max {
+            break;
+        }
+        if !waiter.waits_for(key) || waiter.mask & mask == 0 {
+            cursor.move_next();
+            continue;
+        }
+        if let Some(waiter) = cursor.remove() {
+            waiter.wake();
+            woken += 1;
+        }
+    }
+    woken
+}
+
+/// The buckets of two keys, locked.
+pub struct Two {
+    first: Key,
+    second: Key,
+    /// `None`: both keys are in one bucket. Before `low`, so that it is released first: a guard restores the interrupt state that it found.
+    high: Option<IrqLockGuard<'static, Waiters>>,
+    low: IrqLockGuard<'static, Waiters>,
+}
+
+impl Two {
+    /// Locks the buckets of both keys. Wakers and waiters of either wait for it, so it may not sleep while it has them.
+    pub fn lock(first: Key, second: Key) -> Two {
+        let (a, b) = (first.bucket(), second.bucket());
+        let low = TABLE[a.min(b)].lock();
+        let high = (a != b).then(|| TABLE[a.max(b)].lock_nested(rank::FUTEX_SECOND));
+        Two {
+            first,
+            second,
+            high,
+            low,
+        }
+    }
+
+    fn waiters(&mut self, key: Key) -> &mut Waiters {
+        let is_low = key.bucket() == self.first.bucket().min(self.second.bucket());
+        match &mut self.high {
+            Some(high) if !is_low => high,
+            _ => &mut self.low,
+        }
+    }
+
+    /// Wakes up to `max` waiters of the first key; how many.
+    pub fn wake_first(&mut self, max: usize) -> usize {
+        let key = self.first;
+        wake_in(self.waiters(key), key, max, !0)
+    }
+
+    /// Wakes up to `max` waiters of the second key; how many.
+    pub fn wake_second(&mut self, max: usize) -> usize {
+        let key = self.second;
+        wake_in(self.waiters(key), key, max, !0)
+    }
+
+    /// Lets up to `max` waiters of the first key wait for the second one from now on; how many.
+    pub fn requeue(&mut self, max: usize) -> usize {
+        let (from, to) = (self.first, self.second);
+        let mut moving = LinkedList::new(WaiterAdapter::NEW);
+        let mut moved = 0;
+        let mut cursor = self.waiters(from).front_mut();
+        while let Some(waiter) = cursor.get() {
+            if moved == max {
+                break;
+            }
+            if !waiter.waits_for(from) {
+                cursor.move_next();
+                continue;
+            }
+            if let Some(waiter) = cursor.remove() {
+                moving.push_back(waiter);
+                moved += 1;
+            }
+        }
+        let target = self.waiters(to);
+        while let Some(waiter) = moving.pop_front() {
+            waiter.move_to(to);
+            target.push_back(waiter);
+        }
+        moved
+    }
+}

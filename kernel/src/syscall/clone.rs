@@ -1,0 +1,198 @@
+//! System calls that make processes and threads: fork(2), vfork(2), clone(2), clone3(2).
+//!
+//! Flags are checked as Linux's `copy_process` does. Not there, and so `EINVAL`: namespaces, CLONE_PIDFD, CLONE_PARENT, processes that
+//! share a part of what threads share (CLONE_FS, CLONE_FILES, CLONE_SIGHAND), and threads that do not share all of it.
+
+use linux_raw_sys::general as abi;
+
+use crate::arch::{PtRegs, USER_END};
+use crate::errno::{Errno, Result};
+use crate::mm::PAGE_SIZE;
+use crate::mm::uaccess::{self, UserPtr};
+use crate::signal::Signal;
+use crate::task::fork::{CloneOptions, clone};
+
+const VM: u64 = abi::CLONE_VM as u64;
+const FS: u64 = abi::CLONE_FS as u64;
+const FILES: u64 = abi::CLONE_FILES as u64;
+const SIGHAND: u64 = abi::CLONE_SIGHAND as u64;
+const THREAD: u64 = abi::CLONE_THREAD as u64;
+const VFORK: u64 = abi::CLONE_VFORK as u64;
+const SETTLS: u64 = abi::CLONE_SETTLS as u64;
+const PARENT_SETTID: u64 = abi::CLONE_PARENT_SETTID as u64;
+const CHILD_SETTID: u64 = abi::CLONE_CHILD_SETTID as u64;
+const CHILD_CLEARTID: u64 = abi::CLONE_CHILD_CLEARTID as u64;
+const CLEAR_SIGHAND: u64 = abi::CLONE_CLEAR_SIGHAND;
+
+/// Flags about things that are not there, or that every call does anyway.
+const WITHOUT_EFFECT: u64 =
+    (abi::CLONE_SYSVSEM | abi::CLONE_IO | abi::CLONE_UNTRACED | abi::CLONE_PTRACE) as u64;
+
+const KNOWN: u64 = VM
+    | FS
+    | FILES
+    | SIGHAND
+    | THREAD
+    | VFORK
+    | SETTLS
+    | PARENT_SETTID
+    | CHILD_SETTID
+    | CHILD_CLEARTID
+    | CLEAR_SIGHAND
+    | WITHOUT_EFFECT;
+
+/// What threads share, in this kernel all of it or nothing.
+const SHARED_BY_THREADS: u64 = FS | FILES | SIGHAND;
+
+/// What a call asks for.
+struct Request {
+    flags: u64,
+    exit_signal: Option<Signal>,
+    stack: usize,
+    tls: usize,
+    parent_tid: usize,
+    child_tid: usize,
+}
+
+impl Request {
+    fn check(&self) -> Result {
+        let has = |flag| self.flags & flag != 0;
+        let inconsistent = has(THREAD) && !has(SIGHAND)
+            || has(SIGHAND) && !has(VM)
+            || has(SIGHAND) && has(CLEAR_SIGHAND);
+        let shared = self.flags & SHARED_BY_THREADS;
+        let all_or_nothing = if has(THREAD) { SHARED_BY_THREADS } else { 0 };
+        if inconsistent || self.flags & !KNOWN != 0 || shared != all_or_nothing {
+            return Err(Errno::EINVAL);
+        }
+        // As arch_prctl(2) has it for a base that no user address is.
+        if has(SETTLS) && self.tls >= USER_END {
+            return Err(Errno::EPERM);
+        }
+        Ok(())
+    }
+
+    fn run(&self, regs: &PtRegs) -> Result<usize> {
+        self.check()?;
+        let has = |flag| self.flags & flag != 0;
+        let wants = |flag, value| has(flag).then_some(value);
+        let options = CloneOptions {
+            thread: has(THREAD),
+            share_memory: has(VM),
+            vfork: has(VFORK),
+            clear_handlers: has(CLEAR_SIGHAND),
+            exit_signal: self.exit_signal,
+            stack: self.stack,
+            tls: wants(SETTLS, self.tls),
+            parent_tid: wants(PARENT_SETTID, self.parent_tid),
+            set_child_tid: wants(CHILD_SETTID, self.child_tid),
+            clear_child_tid: wants(CHILD_CLEARTID, self.child_tid),
+        };
+        clone(regs, &options).map(|tid| tid as usize)
+    }
+}
+
+fn process(flags: u64) -> Request {
+    Request {
+        flags,
+        exit_signal: Some(Signal::SIGCHLD),
+        stack: 0,
+        tls: 0,
+        parent_tid: 0,
+        child_tid: 0,
+    }
+}
+
+/// fork(2).
+pub fn sys_fork(regs: &mut PtRegs) -> Result<usize> {
+    process(0).run(regs)
+}
+
+/// vfork(2).
+pub fn sys_vfork(regs: &mut PtRegs) -> Result<usize> {
+    process(VM | VFORK).run(regs)
+}
+
+/// clone(2).
+pub fn sys_clone(regs: &mut PtRegs) -> Result<usize> {
+    let [flags, stack, parent_tid, child_tid, tls, _] = regs.syscall_args();
+    let flags = u64::from(flags as u32);
+    let request = Request {
+        flags: flags & !u64::from(abi::CSIGNAL | abi::CLONE_DETACHED),
+        exit_signal: Signal::new(flags as usize & abi::CSIGNAL as usize),
+        stack,
+        tls,
+        parent_tid,
+        child_tid,
+    };
+    request.run(regs)
+}
+
+/// struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
+const CLONE3_WORDS: usize = abi::CLONE_ARGS_SIZE_VER2 as usize / 8;
+
+/// clone3(2).
+pub fn sys_clone3(regs: &mut PtRegs) -> Result<usize> {
+    let [pointer, size, ..] = regs.syscall_args();
+    let [
+        flags,
+        _,
+        child_tid,
+        parent_tid,
+        exit_signal,
+        stack,
+        stack_size,
+        tls,
+        set_tid,
+        set_tid_size,
+        _,
+    ] = read_clone_args(pointer, size)?;
+    let in_signal_byte = u64::from(abi::CSIGNAL | abi::CLONE_DETACHED);
+    let bad_signal =
+        exit_signal > u64::from(Signal::MAX) || flags & THREAD != 0 && exit_signal != 0;
+    if flags & in_signal_byte != 0 || bad_signal || set_tid != 0 || set_tid_size != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let request = Request {
+        flags,
+        exit_signal: Signal::new(exit_signal as usize),
+        stack: stack_top(stack, stack_size)?,
+        tls: tls as usize,
+        parent_tid: parent_tid as usize,
+        child_tid: child_tid as usize,
+    };
+    request.run(regs)
+}
+
+/// The arguments; a shorter structure ends in zeros, and a longer one has to. `EINVAL`, `E2BIG`, `EFAULT`.
+fn read_clone_args(pointer: usize, size: usize) -> Result<[u64; CLONE3_WORDS]> {
+    let known = CLONE3_WORDS * 8;
+    if size > PAGE_SIZE {
+        return Err(Errno::E2BIG);
+    }
+    if size < abi::CLONE_ARGS_SIZE_VER0 as usize {
+        return Err(Errno::EINVAL);
+    }
+    for at in known..size {
+        if UserPtr::<u8>::new(pointer.wrapping_add(at)).read()? != 0 {
+            return Err(Errno::E2BIG);
+        }
+    }
+    let mut bytes = [0; CLONE3_WORDS * 8];
+    uaccess::read_bytes(pointer, &mut bytes[..size.min(known)])?;
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut args = [0; CLONE3_WORDS];
+    for (arg, word) in args.iter_mut().zip(words) {
+        *arg = u64::from_ne_bytes(*word);
+    }
+    Ok(args)
+}
+
+/// clone3(2) names a stack by its lowest address and its size; both or none are given.
+fn stack_top(base: u64, size: u64) -> Result<usize> {
+    let top = base.checked_add(size).ok_or(Errno::EINVAL)?;
+    if (base == 0) != (size == 0) || top > USER_END as u64 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(top as usize)
+}
