@@ -52,8 +52,6 @@ pub struct ProcessSignals {
     pub continued: bool,
     /// The thread with this number has called exec: all others end.
     pub exec_by: Option<u32>,
-    /// How the process's first thread ended, if it did before the others.
-    pub first_status: Option<ExitStatus>,
     /// The threads that are alive, in the order of their birth.
     pub threads: LinkedList<GroupAdapter>,
 }
@@ -67,7 +65,6 @@ impl ProcessSignals {
             stopped: None,
             stopping: 0,
             exec_by: None,
-            first_status: None,
             continued: false,
             threads: LinkedList::new(GroupAdapter::NEW),
         }

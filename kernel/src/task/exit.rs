@@ -1,7 +1,7 @@
 //! The end of threads and processes (`kernel/exit.c`).
 //!
 //! A thread that ends tells whoever joins it and whoever waits for its robust futexes, then leaves its process. The last one takes the
-//! process with it; a first thread that ends earlier leaves its number and status to the process.
+//! process with it; a first thread that ends earlier leaves its number to the process.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -20,19 +20,15 @@ pub fn exit_group(status: ExitStatus) -> ! {
     exit_thread(status)
 }
 
-/// Ends the current thread; with the last one the process. Its status is the group's if it is being killed, else the one that its first
-/// thread ended with.
+/// Ends the current thread; with the last one the process. Its status is the group's if it is being killed, else that of its last
+/// thread (`synchronize_group_exit`).
 pub fn exit_thread(status: ExitStatus) -> ! {
     let thread = current().arc();
     send::begin_exit(&thread);
     leave_memory(&thread);
-    if leave_group(&thread, status) {
-        let signals = thread.process.signals.lock();
-        let status = signals
-            .group_exit
-            .or(signals.first_status)
-            .unwrap_or(status);
-        drop(signals);
+    if leave_group(&thread) {
+        let group = thread.process.signals.lock().group_exit;
+        let status = group.unwrap_or(status);
         end_process(&thread.process, status);
     }
     end_vfork(&thread);
@@ -43,7 +39,7 @@ pub fn exit_thread(status: ExitStatus) -> ! {
 /// Ends a kernel thread whose function returned.
 pub(super) fn exit_kernel_thread() -> ! {
     let thread = current().arc();
-    leave_group(&thread, ExitStatus::Code(0));
+    leave_group(&thread);
     drop(thread);
     sched::exit_current()
 }
@@ -68,7 +64,7 @@ pub(super) fn end_vfork(thread: &Thread) {
 }
 
 /// Takes the thread out of its process and the table; whether it was the last one.
-fn leave_group(thread: &Arc<Thread>, status: ExitStatus) -> bool {
+fn leave_group(thread: &Arc<Thread>) -> bool {
     let process = &thread.process;
     process.usage.add(
         thread.sched.cpu_time_ns() + thread.sched.current_turn_ns(),
@@ -77,9 +73,6 @@ fn leave_group(thread: &Arc<Thread>, status: ExitStatus) -> bool {
     );
     table::remove_thread(thread.tid());
     let mut signals = process.signals.lock();
-    if thread.is_first() {
-        signals.first_status = Some(status);
-    }
     let stopped = signals.take_part_in_stop(&mut thread.signals.lock());
     let removed = if thread.group_link.is_linked() {
         // SAFETY: a linked thread is in its own process's list, under that process's lock.

@@ -11,17 +11,12 @@ use crate::task::{Process, table};
 pub(super) fn become_only_thread() -> Result {
     let thread = current().arc();
     let process = &thread.process;
-    if is_alone(process) {
-        process.signals.lock().first_status = None;
-    } else {
+    if !is_alone(process) {
         send::end_other_threads(&thread)?;
         let waited = process
             .thread_ends
             .wait_until(Sleep::Killable, || is_alone(process).then_some(()));
-        let mut signals = process.signals.lock();
-        signals.exec_by = None;
-        signals.first_status = None;
-        drop(signals);
+        process.signals.lock().exec_by = None;
         waited.map_err(|_| Errno::EINTR)?;
     }
     if !thread.is_first() {

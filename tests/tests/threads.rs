@@ -1,0 +1,56 @@
+//! Programs with threads, the same on the host's Linux and in the guest: glibc's, musl's and Rust's.
+
+use std::path::Path;
+use std::process::Command;
+
+use tests::oracle::assert_same;
+use tests::programs::{Compiled, userspace};
+
+const STATIC_THREADS: &[&str] = &["-static", "-pthread"];
+
+/// Runs tests/c/NAME.c on both; the host has to find nothing wrong.
+fn same_as_on_linux(name: &str) {
+    let program = Compiled::new(name, STATIC_THREADS);
+    let seen = assert_same(&program.path(), &[], b"");
+    assert_eq!(seen.status, 0, "{}", seen.text());
+}
+
+#[test]
+fn posix_threads() {
+    same_as_on_linux("threads");
+}
+
+#[test]
+fn ends_stops_and_programs() {
+    same_as_on_linux("ends");
+}
+
+/// musl makes and ends threads in its own way: clone(2) with other flags, and an exit that unmaps the thread's own stack.
+#[test]
+fn posix_threads_of_musl() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let program = dir.path().join("program");
+    let source = boot::workspace::root().join("tests/c/threads.c");
+    let compiled = Command::new("musl-gcc")
+        .args(["-O2", "-static", "-pthread", "-o"])
+        .args([&program, &source])
+        .output();
+    let Ok(output) = compiled else {
+        eprintln!("skipped: musl-gcc is not installed (./x test installs the package musl-tools)");
+        return;
+    };
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let seen = assert_same(&program, &[], b"");
+    assert_eq!(seen.status, 0, "{}", seen.text());
+}
+
+#[test]
+fn rust_threads() {
+    let program: &Path = userspace("threads");
+    let seen = assert_same(program, &[], b"");
+    assert_eq!(seen.text().lines().last(), Some("PASS"), "{}", seen.text());
+}
