@@ -302,6 +302,37 @@ static void places(void) {
     clear();
 }
 
+/* As another user than root, for whom the limit does not hold. */
+static void locked_memory_limit(void) {
+    struct rlimit limit = {4 * PAGE, 4 * PAGE};
+    setrlimit(RLIMIT_MEMLOCK, &limit);
+    map_at(0, 16, RW, MAP_PRIVATE);
+    say("root locks 8", mlock(arena, 8 * PAGE));
+    say("munlock", munlock(arena, 8 * PAGE));
+    fflush(stdout);
+    if (fork() == 0) {
+        if (setuid(1000))
+            _exit(1);
+        say("lock 3", mlock(arena, 3 * PAGE));
+        say("lock 2 more", mlock(arena + 4 * PAGE, 2 * PAGE));
+        say("lock the same and 1 more", mlock(arena, 4 * PAGE));
+        say_map("map locked", map_at(20, 1, RW, MAP_PRIVATE | MAP_LOCKED));
+        say("lock all", mlockall(MCL_CURRENT));
+        say("unlock", munlock(arena, 4 * PAGE));
+        say("lock 2", mlock(arena + 4 * PAGE, 2 * PAGE));
+        limit.rlim_cur = 0;
+        setrlimit(RLIMIT_MEMLOCK, &limit);
+        say("lock with no limit left", mlock(arena, PAGE));
+        say_map("map locked", map_at(20, 1, RW, MAP_PRIVATE | MAP_LOCKED));
+        fflush(stdout);
+        _exit(0);
+    }
+    int status;
+    wait(&status);
+    printf("status %d\n", status);
+    clear();
+}
+
 int main(void) {
     setvbuf(stdout, NULL, _IOFBF, 1 << 16);
     mmap_errors();
@@ -310,6 +341,7 @@ int main(void) {
     advice();
     residency();
     places();
+    locked_memory_limit();
     limits();
     return 0;
 }

@@ -1,6 +1,6 @@
 //! Memory: every call as on the host, and what happens when there is none left.
 
-use tests::programs::Compiled;
+use tests::programs::{Compiled, userspace};
 use tests::{guest, oracle};
 
 #[test]
@@ -21,4 +21,26 @@ fn a_small_machine_survives_hogs_and_a_fork_bomb() {
         "{}",
         seen.complaints()
     );
+}
+
+/// 2,000 sequences of 50 random steps each, in one boot; a difference is shown by its seed, and step by step.
+#[test]
+fn random_memory_calls_answer_as_on_the_host() {
+    let program = userspace("mm-fuzz");
+    let args = ["1", "2000", "50"];
+    let expected = oracle::run(program, &args, &[], b"").text();
+    let seen = guest::exec(program, &args);
+    assert_eq!(seen.status, 0, "{}", seen.complaints());
+    let text = seen.text();
+    assert_eq!(expected.lines().count(), 2000);
+    assert_eq!(text.lines().count(), 2000);
+    let different = expected
+        .lines()
+        .zip(text.lines())
+        .find(|(host, here)| host != here);
+    if let Some((host, _)) = different {
+        let seed = host.split(':').next().unwrap_or(host);
+        oracle::assert_same(program, &[seed, "1", "50"], b"");
+        panic!("seed {seed} differs only after those before it");
+    }
 }

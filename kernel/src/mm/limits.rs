@@ -1,4 +1,4 @@
-//! How much memory a process may map and lock: RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, and the guess that refuses what can never
+//! How much memory a process may map and lock: RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK (not for root), and the guess that refuses what can never
 //! be there (`vm.overcommit_memory` 0).
 
 use super::addr::PAGE_SHIFT;
@@ -39,16 +39,21 @@ pub fn may_charge(len: usize) -> Result {
 /// Whether `pages` more may be locked: `EPERM` if none may be, `too_many` over RLIMIT_MEMLOCK.
 pub fn may_lock(areas: &Areas, pages: u64, too_many: Errno) -> Result {
     can_lock()?;
-    if areas.locked().saturating_add(pages) > pages_allowed(Resource::LockedMemory) {
+    if !is_root() && areas.locked().saturating_add(pages) > pages_allowed(Resource::LockedMemory) {
         Err(too_many)
     } else {
         Ok(())
     }
 }
 
+/// Whether the current process may lock as much as it likes (CAP_IPC_LOCK).
+fn is_root() -> bool {
+    current().process.credentials.get().is_privileged()
+}
+
 /// `EPERM` if RLIMIT_MEMLOCK is 0.
 pub fn can_lock() -> Result {
-    if current().process.rlimits.soft(Resource::LockedMemory) == 0 {
+    if !is_root() && current().process.rlimits.soft(Resource::LockedMemory) == 0 {
         Err(Errno::EPERM)
     } else {
         Ok(())
@@ -57,7 +62,7 @@ pub fn can_lock() -> Result {
 
 /// Whether the whole address space may be locked. `ENOMEM`.
 pub fn may_lock_all(areas: &Areas) -> Result {
-    if areas.pages() > pages_allowed(Resource::LockedMemory) {
+    if !is_root() && areas.pages() > pages_allowed(Resource::LockedMemory) {
         Err(Errno::ENOMEM)
     } else {
         Ok(())

@@ -67,7 +67,7 @@ pub const SYS: &[(&str, &[(&str, Maker)])] = &[
     (
         "vm",
         &[
-            ("overcommit_memory", |text| writeln!(text, "1")),
+            ("overcommit_memory", |text| writeln!(text, "0")),
             ("max_map_count", |text| {
                 writeln!(text, "{}", crate::mm::space::MAX_MAP_COUNT)
             }),
