@@ -230,3 +230,87 @@ impl Two {
         moved
     }
 }
+
+#[cfg(all(test, not(target_os = "none")))]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::arch::sim::machine::run_test;
+    use crate::arch::time;
+    use crate::sched::wait::sleep_until;
+    use crate::task::kernel_thread;
+
+    const A: Key = Key {
+        object: 1,
+        place: 64,
+    };
+    const B: Key = Key {
+        object: 2,
+        place: 128,
+    };
+
+    static WOKEN: AtomicU32 = AtomicU32::new(0);
+
+    fn wait_for_a() {
+        assert_eq!(wait(A, !0, None, || Ok::<_, ()>(())), Ok(Ok(())));
+        WOKEN.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn start_waiters(count: usize) {
+        WOKEN.store(0, Ordering::Relaxed);
+        for _ in 0..count {
+            kernel_thread("waiter", wait_for_a).expect("memory");
+        }
+        let_others_run();
+    }
+
+    fn let_others_run() {
+        let soon = time::now_ns() + 1_000_000;
+        sleep_until(Sleep::Uninterruptible, soon).expect("nothing interrupts");
+    }
+
+    fn woken() -> u32 {
+        let_others_run();
+        WOKEN.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn wakes_as_many_as_asked_and_nobody_else() {
+        run_test(|| {
+            start_waiters(3);
+            assert_eq!(wake(B, 10, !0), 0);
+            assert_eq!(wake(A, 1, !0), 1);
+            assert_eq!(woken(), 1);
+            assert_eq!(wake(A, 10, !0), 2);
+            assert_eq!(woken(), 3);
+            assert_eq!(wake(A, 10, !0), 0);
+        });
+    }
+
+    #[test]
+    fn requeued_waiters_are_found_at_the_new_key_only() {
+        run_test(|| {
+            start_waiters(4);
+            let mut both = Two::lock(A, B);
+            assert_eq!(both.wake_first(1), 1);
+            assert_eq!(both.requeue(2), 2);
+            drop(both);
+            assert_eq!(woken(), 1);
+            assert_eq!(wake(A, 10, !0), 1);
+            assert_eq!(wake(B, 10, !0), 2);
+            assert_eq!(woken(), 4);
+        });
+    }
+
+    #[test]
+    fn a_refused_or_timed_out_wait_leaves_nobody_behind() {
+        run_test(|| {
+            assert_eq!(wait(A, !0, None, || Err(7)), Err(7));
+            let soon = Some(time::now_ns() + 1000);
+            let outcome = wait(A, !0, soon, || Ok::<_, ()>(()));
+            assert_eq!(outcome, Ok(Err(NotYet::TimedOut)));
+            assert_eq!(wake(A, 10, !0), 0);
+        });
+    }
+}
