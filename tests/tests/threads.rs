@@ -36,7 +36,7 @@ fn posix_threads_of_musl() {
         .args([&program, &source])
         .output();
     let Ok(output) = compiled else {
-        eprintln!("skipped: musl-gcc is not installed (./x test installs the package musl-tools)");
+        eprintln!("skipped: musl-gcc is not installed (Debian package musl-tools)");
         return;
     };
     assert!(
