@@ -100,6 +100,9 @@ pub struct Options {
     /// Let reads from the disk for files below PREFIX take MS milliseconds longer
     #[arg(long, global = true, value_name = "PREFIX:MS", value_parser = parse_slow)]
     pub slow: Option<String>,
+    /// Let the kernel crash once it is up, to see its report
+    #[arg(long, global = true, value_name = "HOW", value_parser = ["panic", "overflow", "null"])]
+    pub crash: Option<String>,
     /// Wait for a debugger before the machine runs, and say how to attach it
     #[arg(long, global = true)]
     pub gdb: bool,

@@ -153,6 +153,7 @@ pub fn demo_machine(demo: &Demo, kernel: &Path, options: &Options) -> Result<Mac
             slow: options.slow.clone().or(demo.slow.map(str::to_owned)),
             seed: options.seed,
             log: options.log_level(),
+            crash: options.crash.clone(),
             ..GuestConfig::default()
         },
         stdin: Input::Empty,
@@ -193,6 +194,7 @@ pub fn exec_machine(exec: &Exec, kernel: &Path, options: &Options) -> Result<Mac
             slow: options.slow.clone(),
             seed: options.seed,
             log: options.log_level(),
+            crash: options.crash.clone(),
             ..GuestConfig::default()
         },
         stdin: Input::Inherit,

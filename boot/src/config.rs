@@ -34,6 +34,8 @@ pub struct GuestConfig {
     pub log: Option<String>,
     /// Kernel test images: run only the tests whose names contain this.
     pub test: Option<String>,
+    /// How the kernel is to crash once it is up: `panic`, `overflow` or `null`.
+    pub crash: Option<String>,
 }
 
 impl GuestConfig {
@@ -77,6 +79,9 @@ impl GuestConfig {
         }
         if let Some(test) = &self.test {
             record("test", test.as_bytes())?;
+        }
+        if let Some(crash) = &self.crash {
+            record("crash", crash.as_bytes())?;
         }
         Ok(out)
     }

@@ -4,7 +4,7 @@ use core::fmt::Debug;
 
 use bootloader_api::BootInfo;
 
-use crate::arch::x86_64::{boot, machine};
+use crate::arch::x86_64::{boot, crash, machine};
 use crate::arch::{Exit, irq};
 use crate::mm::{heap, page_cache};
 use crate::{config, drivers, fs, task};
@@ -30,6 +30,9 @@ pub fn devices() {
     drivers::console::init();
     check("the disk", drivers::block::init());
     check("the root file system", fs::mount_root());
+    if let Some(kind) = config::get().crash {
+        crash::crash(kind);
+    }
 }
 
 fn check<E: Debug>(what: &str, outcome: Result<(), E>) {

@@ -24,6 +24,17 @@ impl Slow {
     }
 }
 
+/// A way for the kernel to crash on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Rust's own panic.
+    Panic,
+    /// Overflow of a kernel stack.
+    Overflow,
+    /// A read at address 0.
+    Null,
+}
+
 /// The configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Config {
@@ -39,6 +50,8 @@ pub struct Config {
     pub log: LevelFilter,
     /// Only tests whose name contains this are run.
     pub test: Option<Vec<u8>>,
+    /// The kernel crashes in this way once it is up.
+    pub crash: Option<Crash>,
 }
 
 impl Default for Config {
@@ -53,6 +66,7 @@ impl Default for Config {
             seed: None,
             log: LevelFilter::Info,
             test: None,
+            crash: None,
         }
     }
 }
@@ -100,11 +114,13 @@ impl Config {
                 None => return false,
             },
             b"test" => self.test = Some(value.into()),
+            b"crash" => self.crash = parse_crash(value),
             _ => return false,
         }
         match key {
             b"slow" => self.slow.is_some(),
             b"seed" => self.seed.is_some(),
+            b"crash" => self.crash.is_some(),
             _ => true,
         }
     }
@@ -129,6 +145,15 @@ fn parse_slow(value: &[u8]) -> Option<Slow> {
     })
 }
 
+fn parse_crash(kind: &[u8]) -> Option<Crash> {
+    match kind {
+        b"panic" => Some(Crash::Panic),
+        b"overflow" => Some(Crash::Overflow),
+        b"null" => Some(Crash::Null),
+        _ => None,
+    }
+}
+
 fn parse_number(digits: &[u8]) -> Option<u64> {
     core::str::from_utf8(digits).ok()?.parse().ok()
 }
@@ -150,7 +175,7 @@ mod tests {
     #[test]
     fn every_key() {
         let config = parse(
-            b"program=/bin/x\0arg=x\0arg=a=b\0arg=\0env=K=V\0cwd=/tmp\0tty=02\0slow=/slow:250\0seed=18446744073709551615\0log=debug\0test=pipe\0",
+            b"program=/bin/x\0arg=x\0arg=a=b\0arg=\0env=K=V\0cwd=/tmp\0tty=02\0slow=/slow:250\0seed=18446744073709551615\0log=debug\0test=pipe\0crash=null\0",
         );
         assert_eq!(&*config.program, b"/bin/x");
         assert_eq!(
@@ -170,11 +195,12 @@ mod tests {
         assert_eq!(config.seed, Some(u64::MAX));
         assert_eq!(config.log, LevelFilter::Debug);
         assert_eq!(config.test.as_deref(), Some(&b"pipe"[..]));
+        assert_eq!(config.crash, Some(Crash::Null));
     }
 
     #[test]
     fn nonsense_is_left_out() {
-        let config = parse(b"unknown=1\0novalue\0seed=x\0slow=/a\0slow=/a:99999999999999999999\0log=loud\0tty=7\0cwd=/ok");
+        let config = parse(b"unknown=1\0novalue\0seed=x\0slow=/a\0slow=/a:99999999999999999999\0log=loud\0crash=softly\0tty=7\0cwd=/ok");
         assert_eq!(
             config,
             Config {

@@ -4,6 +4,7 @@
 
 mod backtrace;
 pub mod boot;
+pub mod crash;
 mod entry;
 mod exception;
 mod features;
