@@ -177,10 +177,15 @@ pub fn sys_readlink(&[path, to, len, ..]: &Args) -> Result<usize> {
     write_link(&resolve(path, false)?, to, len)
 }
 
-/// readlinkat(2): an empty path means the link that `dirfd` was opened on.
+/// readlinkat(2): an empty path means the link that `dirfd` was opened on, and is `ENOENT` for anything but a link. NULL is no path.
 pub fn sys_readlinkat(&[dirfd, path, to, len, ..]: &Args) -> Result<usize> {
+    let is_empty = UserPtr::<u8>::new(path).read()? == 0;
     let flags = abi::AT_SYMLINK_NOFOLLOW | abi::AT_EMPTY_PATH;
-    write_link(&resolve_at(dirfd, path, flags)?, to, len)
+    let inode = resolve_at(dirfd, path, flags)?;
+    if is_empty && inode.file_type() != FileType::Symlink {
+        return Err(Errno::ENOENT);
+    }
+    write_link(&inode, to, len)
 }
 
 /// Magic numbers of `statfs(2)`.

@@ -18,8 +18,8 @@ use crate::task::process::Layout;
 /// What is mapped at first; the rest grows on demand.
 const INITIAL_SIZE: usize = 132 << 10;
 
-/// Where the stack ends.
-const TOP: usize = USER_END;
+/// Where the stack ends. The page above it is never mapped, so that what runs over the stack's end finds nothing.
+const TOP: usize = USER_END - PAGE_SIZE;
 
 /// Bytes that AT_RANDOM points to.
 const RANDOM: usize = 16;
