@@ -10,6 +10,9 @@ use bootloader_api::{BootInfo, entry_point};
 
 use crate::arch::x86_64::boot;
 use crate::arch::{Exit, machine};
+use crate::sched::{Sleep, WaitQueue};
+use crate::sync::{SpinLock, rank};
+use crate::task::{ExitStatus, exit};
 use crate::{bring_up, config, sched, task};
 
 /// A test: a function whose name is its path.
@@ -64,6 +67,27 @@ pub fn run(tests: &[&dyn Test]) {
     }
     machine::control(format_args!("tests passed={passed} failed=0"));
     machine::exit(Exit::Done);
+}
+
+/// What [`in_user_process`] is to run, until it has.
+static BODY: SpinLock<Option<fn()>> = SpinLock::new(rank::LEAF, None);
+static ENDED: WaitQueue = WaitQueue::new();
+
+/// Runs `body` in the kernel, in a process with an address space and FPU state of its own; returns after its end.
+pub fn in_user_process(body: fn()) {
+    *BODY.lock() = Some(body);
+    task::spawn_test_process(|| {
+        let body = *BODY.lock();
+        body.expect("it was just set")();
+        *BODY.lock() = None;
+        ENDED.wake_all();
+        exit::exit_group(ExitStatus::Code(0))
+    })
+    .expect("memory for a process");
+    let ended = ENDED.wait_until(Sleep::Uninterruptible, || {
+        BODY.lock().is_none().then_some(())
+    });
+    assert!(ended.is_ok());
 }
 
 #[panic_handler]

@@ -9,6 +9,8 @@
 //! Locks: `disk` (sleeps, is held while the device works), an inode's `children` and `listing` (rank FILES).
 
 mod disk;
+#[cfg(all(test, target_os = "none"))]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};

@@ -105,3 +105,41 @@ unsafe impl GlobalAlloc for Global {
         }
     }
 }
+
+#[cfg(all(test, target_os = "none"))]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test_case]
+    fn the_heap_grows_and_keeps_what_is_in_it() {
+        const BLOCKS: usize = 64;
+        const BLOCK: usize = 100_000;
+        let before = GLOBAL.0.lock().size;
+        let mut blocks: Vec<Vec<u8>> = Vec::new();
+        for index in 0..BLOCKS {
+            let mut block = Vec::new();
+            assert!(block.try_reserve_exact(BLOCK).is_ok());
+            block.resize(BLOCK, index as u8);
+            blocks.push(block);
+        }
+        let grown = GLOBAL.0.lock().size;
+        assert!(grown > before && grown.is_multiple_of(PAGE_SIZE));
+        for (index, block) in blocks.iter().enumerate() {
+            assert!(block.iter().all(|&byte| byte == index as u8));
+        }
+        drop(blocks);
+        // What was given back is used again.
+        let again: Vec<u8> = Vec::with_capacity(BLOCKS * BLOCK / 2);
+        assert_eq!(GLOBAL.0.lock().size, grown);
+        drop(again);
+    }
+
+    #[test_case]
+    fn what_cannot_be_had_is_an_error() {
+        let mut block: Vec<u8> = Vec::new();
+        assert!(block.try_reserve_exact(MAX_SIZE).is_err());
+        assert!(block.try_reserve_exact(isize::MAX as usize).is_err());
+    }
+}

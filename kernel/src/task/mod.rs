@@ -119,8 +119,8 @@ pub fn start() -> Result {
     Ok(())
 }
 
-/// A user process whose thread runs `entry` in the kernel: tests on the simulated machine.
-#[cfg(not(target_os = "none"))]
+/// A user process whose thread runs `entry` in the kernel, for tests. On hardware `entry` does not return: it ends the process.
+#[cfg(any(test, not(target_os = "none")))]
 pub(crate) fn spawn_test_process(entry: fn()) -> Result {
     let process = Process::first(
         table::new_id(),
@@ -132,7 +132,7 @@ pub(crate) fn spawn_test_process(entry: fn()) -> Result {
     let thread = Thread::new(
         process.pid,
         process.clone(),
-        ThreadState::new_kernel()?,
+        ThreadState::new_user(&PtRegs::new_user(0, 0))?,
         signals,
         Some(entry),
     )?;

@@ -76,3 +76,39 @@ pub(super) fn has_rdrand() -> bool {
 pub(super) fn hwcap() -> usize {
     cpuid(1, 0).edx as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the CPU has is on; CPUID's bits are those of SDM volume 2, CPUID.
+    #[test_case]
+    fn protection_is_on() {
+        assert!(Cr0::read().contains(Cr0Flags::WRITE_PROTECT));
+        assert!(Efer::read().contains(EferFlags::NO_EXECUTE_ENABLE));
+        let cr4 = Cr4::read();
+        let (has_7, leaf_7) = (cpuid(0, 0).eax >= 7, cpuid(7, 0));
+        let features = [
+            (
+                leaf_7.ebx >> 7,
+                Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION,
+            ),
+            (
+                leaf_7.ebx >> 20,
+                Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION,
+            ),
+            (leaf_7.ecx >> 2, Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
+        ];
+        for (bit, flag) in features {
+            assert_eq!(cr4.contains(flag), has_7 && bit & 1 != 0, "{flag:?}");
+        }
+        assert_eq!(
+            smap(),
+            cr4.contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION)
+        );
+        assert!(
+            !cr4.contains(Cr4Flags::FSGSBASE),
+            "user code cannot set GS base"
+        );
+    }
+}

@@ -250,3 +250,85 @@ pub(super) fn x87_exceptions() -> u32 {
     });
     u32::from(status & !control & 0x3f)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::in_user_process;
+
+    const AVX: u64 = 1 << 2;
+
+    /// Fills XMM3, or with AVX YMM3, from `value`.
+    fn set_register(value: &[u8; 32]) {
+        // SAFETY: no kernel code uses the vector registers, and the current thread owns them.
+        unsafe {
+            if components() & AVX != 0 {
+                asm!("vmovups ymm3, [{}]", in(reg) value, options(nostack, readonly));
+            } else {
+                asm!("movups xmm3, [{}]", in(reg) value, options(nostack, readonly));
+            }
+        }
+    }
+
+    fn register() -> [u8; 32] {
+        let mut value = [0; 32];
+        // SAFETY: as above, and the buffer has room.
+        unsafe {
+            if components() & AVX != 0 {
+                asm!("vmovups [{}], ymm3", in(reg) &mut value, options(nostack));
+            } else {
+                asm!("movups [{}], xmm3", in(reg) &mut value, options(nostack));
+            }
+        }
+        value
+    }
+
+    fn pattern(seed: u8) -> [u8; 32] {
+        let len = if components() & AVX != 0 { 32 } else { 16 };
+        core::array::from_fn(|index| if index < len { index as u8 ^ seed } else { 0 })
+    }
+
+    #[test_case]
+    fn an_area_keeps_all_of_a_register() {
+        let (mut area, other) = (Area::new().unwrap(), Area::new().unwrap());
+        set_register(&pattern(0x5a));
+        area.save();
+        set_register(&pattern(0xa5));
+        area.load();
+        assert_eq!(register(), pattern(0x5a));
+        other.load();
+        assert_eq!(register(), [0; 32], "a new area is the initial state");
+    }
+
+    /// A thread finds its registers again after another one has used them.
+    fn registers_follow_the_thread() {
+        let thread = current();
+        load_for_user();
+        assert!(core::ptr::eq(owner(), &thread.arch));
+        set_register(&pattern(1));
+        let mut other = Area::new().unwrap();
+        with_current(|area| other.bytes_mut().copy_from_slice(area.bytes()));
+        set_register(&pattern(2));
+        assert_eq!(
+            register(),
+            pattern(2),
+            "looking at the state changes no register"
+        );
+        other.load();
+        assert_eq!(register(), pattern(1), "the copy was up to date");
+        replace_current(Area::reset);
+        assert!(owner().is_null() && thread.has_flag(flag::NEED_FPU));
+        load_for_user();
+        assert_eq!(register(), [0; 32], "the replaced state was loaded");
+        assert!(!thread.has_flag(flag::NEED_FPU));
+    }
+
+    #[test_case]
+    fn state_belongs_to_a_thread() {
+        in_user_process(|| {
+            // The first time the thread owns nothing yet.
+            current().set_flag(flag::NEED_FPU);
+            registers_follow_the_thread();
+        });
+    }
+}

@@ -221,3 +221,94 @@ pub fn phys_of(address: usize) -> Option<u64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls `f` with address and combined bits of every mapped page of the kernel's half: what every level allows.
+    fn for_each_mapping(f: &mut impl FnMut(usize, u64)) {
+        let top = KERNEL_HALF..ENTRIES;
+        top.for_each(|slot| visit(root_frame(), slot, 3, !0 << 47, bits::WRITE | bits::USER, f));
+    }
+
+    fn visit(
+        table: FrameNumber,
+        slot: usize,
+        level: u32,
+        base: usize,
+        above: u64,
+        f: &mut impl FnMut(usize, u64),
+    ) {
+        // SAFETY: an entry of a kernel table.
+        let value = unsafe { *entry(table, slot) };
+        if value & bits::PRESENT == 0 {
+            return;
+        }
+        // The top-level index has the address's sign bit in it, which `base` sets already.
+        let address = base | slot << (12 + 9 * level);
+        let allowed =
+            above & value & (bits::WRITE | bits::USER) | (above | value) & bits::NO_EXECUTE;
+        if level == 0 || value & bits::HUGE != 0 {
+            f(address, allowed);
+        } else {
+            let below = frame_in(value);
+            (0..ENTRIES).for_each(|slot| visit(below, slot, level - 1, address, allowed, f));
+        }
+    }
+
+    #[test_case]
+    fn no_kernel_page_is_writable_and_executable_or_the_users() {
+        let (mut pages, mut code) = (0, 0);
+        for_each_mapping(&mut |address, allowed| {
+            let executable = allowed & bits::NO_EXECUTE == 0;
+            assert!(
+                !executable || allowed & bits::WRITE == 0,
+                "{address:#x} can be written and executed"
+            );
+            assert_eq!(allowed & bits::USER, 0, "{address:#x} is open to the user");
+            pages += 1;
+            code += usize::from(executable);
+        });
+        assert!(code > 0 && code < pages, "{code} of {pages} are code");
+    }
+
+    #[test_case]
+    fn code_is_executable_and_data_is_not() {
+        static DATA: AtomicUsize = AtomicUsize::new(0);
+        let find = |wanted: usize| {
+            let mut found = None;
+            for_each_mapping(&mut |address, allowed| {
+                if address == wanted & !(PAGE_SIZE - 1) {
+                    found = Some(allowed & (bits::WRITE | bits::NO_EXECUTE));
+                }
+            });
+            found
+        };
+        assert_eq!(find(harden as *const () as usize), Some(0));
+        assert_eq!(
+            find(&raw const DATA as usize),
+            Some(bits::WRITE | bits::NO_EXECUTE)
+        );
+    }
+
+    #[test_case]
+    fn a_kernel_page_comes_and_goes_with_its_frame() {
+        const AT: usize = 0xffff_f800_0000_0000;
+        let map = || map_kernel_page(AT, Frame::alloc_zeroed(Purpose::Kernel).unwrap()).unwrap();
+        // The first time makes tables, which stay.
+        map();
+        drop(unmap_kernel_page(AT));
+        let free = crate::mm::frame::free_frames();
+        map();
+        assert!(phys_of(AT).is_some());
+        // SAFETY: the page was just mapped, and nobody else knows it.
+        unsafe { (AT as *mut u64).write_volatile(7) };
+        let frame = unmap_kernel_page(AT).expect("it was mapped");
+        assert_eq!(phys_of(AT), None);
+        // SAFETY: the frame is this function's own.
+        assert_eq!(unsafe { frame_ptr(frame.number()).cast::<u64>().read() }, 7);
+        drop(frame);
+        assert_eq!(crate::mm::frame::free_frames(), free);
+    }
+}

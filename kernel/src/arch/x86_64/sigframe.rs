@@ -359,3 +359,6 @@ fn read_fpu(area: &mut Area, from: usize, image: Image) -> Result<(), BadFrame> 
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,3 +79,39 @@ pub(super) fn is_guard_page(address: usize) -> bool {
     let end = BASE + SLOTS * SLOT;
     (BASE..end).contains(&address) && (address - BASE) % SLOT < PAGE_SIZE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel_pages::phys_of;
+    use super::*;
+    use crate::mm::frame::free_frames;
+
+    #[test_case]
+    fn a_guard_page_lies_below_each_stack() {
+        let stacks = [(); 3].map(|()| KernelStack::new().expect("memory"));
+        for stack in &stacks {
+            let bottom = stack.top() - SIZE;
+            assert!(
+                (bottom..stack.top())
+                    .step_by(PAGE_SIZE)
+                    .all(|page| phys_of(page).is_some())
+            );
+            assert_eq!(phys_of(bottom - 1), None);
+            assert!(is_guard_page(bottom - 1) && is_guard_page(bottom - PAGE_SIZE));
+            assert!(!is_guard_page(bottom) && !is_guard_page(stack.top() - 1));
+        }
+    }
+
+    #[test_case]
+    fn a_stack_gives_everything_back() {
+        drop(KernelStack::new().expect("memory"));
+        let free = free_frames();
+        let [stack, again] = [(); 2].map(|()| KernelStack::new().expect("memory"));
+        let top = stack.top();
+        assert_eq!(free_frames(), free - 2 * PAGES);
+        drop((stack, again));
+        assert_eq!(free_frames(), free);
+        // The slot is used again, too.
+        assert_eq!(KernelStack::new().map(|stack| stack.top()), Ok(top));
+    }
+}

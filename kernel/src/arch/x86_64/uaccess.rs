@@ -210,3 +210,92 @@ fn copy_below_end(addr: usize, len: usize, copy: impl FnOnce(usize) -> usize) ->
         _ => len,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::map::Place;
+    use crate::mm::{PAGE_SIZE, VmFlags};
+    use crate::sched::current;
+    use crate::testing::in_user_process;
+
+    const RW: VmFlags = VmFlags::READ.union(VmFlags::WRITE).union(VmFlags::MAYREAD);
+    const BASE: usize = 0x10_0000_0000;
+    const PAGES: usize = 2;
+    const END: usize = BASE + PAGES * PAGE_SIZE;
+
+    fn map_two_pages() {
+        let process = &current().process;
+        let mm = process.current_mm().expect("a user process");
+        mm.activate();
+        let mapped = mm.map(Place::Fixed(BASE), PAGES * PAGE_SIZE, RW, None);
+        assert_eq!(mapped, Ok(BASE));
+    }
+
+    fn read(src: usize, buf: &mut [u8]) -> usize {
+        // SAFETY: the buffer has room for its own length.
+        unsafe { copy_from_user(buf.as_mut_ptr(), src, buf.len()) }
+    }
+
+    fn write(dst: usize, bytes: &[u8]) -> usize {
+        // SAFETY: the bytes are readable.
+        unsafe { copy_to_user(dst, bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// Around the end of what is mapped, every length and alignment leaves exactly what does not fit, and nothing else is touched.
+    fn counts_are_exact() {
+        map_two_pages();
+        let bytes: [u8; 64] = core::array::from_fn(|index| index as u8 + 1);
+        for room in 0..33 {
+            for len in [0, 1, 7, 8, 9, 15, 16, 31, 64] {
+                let (start, fits) = (END - room, room.min(len));
+                assert_eq!(clear_user(END - 64, 64), 0);
+                assert_eq!(write(start, &bytes[..len]), len - fits, "{room} {len}");
+                let mut seen = [0xff; 64];
+                assert_eq!(read(start, &mut seen[..len]), len - fits);
+                assert_eq!(seen[..fits], bytes[..fits]);
+                assert!(seen[fits..].iter().all(|&byte| byte == 0xff));
+                let mut before = [0xff; 64];
+                assert_eq!(read(END - 64, &mut before), 0);
+                assert!(before[..64 - room].iter().all(|&byte| byte == 0));
+                assert_eq!(clear_user(start, len), len - fits);
+            }
+        }
+    }
+
+    #[test_case]
+    fn a_copy_over_the_end_of_a_mapping_counts_every_byte() {
+        in_user_process(counts_are_exact);
+    }
+
+    fn bad_addresses_copy_nothing() {
+        map_two_pages();
+        let kernel = map_two_pages as *const () as usize;
+        for address in [
+            0,
+            8,
+            END,
+            USER_END,
+            1 << 47,
+            !0 << 47,
+            kernel,
+            usize::MAX - 3,
+        ] {
+            assert_eq!(read(address, &mut [0; 64]), 64, "{address:#x}");
+            assert_eq!(write(address, &[0; 64]), 64, "{address:#x}");
+            assert_eq!(clear_user(address, 64), 64, "{address:#x}");
+        }
+        assert_eq!(clear_user(BASE, usize::MAX), usize::MAX - PAGES * PAGE_SIZE);
+    }
+
+    #[test_case]
+    fn bad_addresses_are_refused_whole() {
+        in_user_process(bad_addresses_copy_nothing);
+    }
+
+    #[test_case]
+    fn user_memory_is_closed_between_copies() {
+        let flags = x86_64::registers::rflags::read_raw() as usize;
+        assert_eq!(flags & super::super::regs::flags::AC, 0);
+    }
+}
