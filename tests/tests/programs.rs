@@ -1,0 +1,128 @@
+//! Programs that nobody here wrote, and C programs: output, input and exit status are those of the host.
+
+use tests::programs::{Compiled, busybox};
+use tests::{guest, oracle};
+
+#[test]
+fn busybox_echo() {
+    let Some(busybox) = busybox() else { return };
+    let seen = oracle::assert_same(busybox, &["echo", "hi"], b"");
+    assert_eq!(seen.stdout, b"hi\n");
+}
+
+#[test]
+fn busybox_seq_with_much_output() {
+    let Some(busybox) = busybox() else { return };
+    let seen = oracle::assert_same(busybox, &["seq", "1", "20000"], b"");
+    assert!(seen.stdout.ends_with(b"\n20000\n"));
+}
+
+#[test]
+fn busybox_md5sum_of_its_own_file() {
+    let Some(busybox) = busybox() else { return };
+    let seen = oracle::assert_same(busybox, &["md5sum", "/bin/busybox"], b"");
+    assert!(seen.stdout.ends_with(b"  /bin/busybox\n"));
+}
+
+#[test]
+fn busybox_false_and_true() {
+    let Some(busybox) = busybox() else { return };
+    assert_eq!(oracle::assert_same(busybox, &["false"], b"").status, 1);
+    assert_eq!(oracle::assert_same(busybox, &["true"], b"").status, 0);
+}
+
+#[test]
+fn stdin_arrives_byte_for_byte() {
+    let Some(busybox) = busybox() else { return };
+    // Every byte, the escape and the end-of-file byte of the serial line among them, alone and doubled.
+    let mut input: Vec<u8> = (0..=255)
+        .flat_map(|byte| [byte, byte, 0x10, byte, 0x04])
+        .collect();
+    input.extend((0..60_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8));
+    let seen = oracle::assert_same(busybox, &["cat"], &input);
+    oracle::assert_equal_bytes(&seen.stdout, &input, "what cat gave back");
+}
+
+#[test]
+fn a_megabyte_of_stdin_is_counted() {
+    let Some(busybox) = busybox() else { return };
+    let input: Vec<u8> = (0..1 << 20u32).map(|i| (i % 251) as u8).collect();
+    assert_eq!(
+        oracle::assert_same(busybox, &["wc", "-c"], &input).stdout,
+        b"1048576\n"
+    );
+}
+
+#[test]
+fn empty_stdin_ends_at_once() {
+    let Some(busybox) = busybox() else { return };
+    assert_eq!(
+        oracle::assert_same(busybox, &["wc", "-c"], b"").stdout,
+        b"0\n"
+    );
+}
+
+#[test]
+fn null_dereference_is_139() {
+    let program = Compiled::fixed("null");
+    let seen = oracle::assert_same(&program.path(), &[], b"");
+    assert_eq!(seen.status, 139);
+    assert_eq!(seen.stdout, b"before\n");
+}
+
+#[test]
+fn arguments_environment_streams_and_status() {
+    let program = Compiled::fixed("hello");
+    let args = ["one", "", "two words", "ä€", "--with", "-v"];
+    let expected = oracle::run(&program.path(), &args, &["ANSWER=4 2".into()], b"");
+    let seen = guest::exec_with(&["--env", "ANSWER=4 2"], &program.path(), &args, b"");
+    assert_eq!(
+        (seen.text(), seen.complaints()),
+        (expected.text(), expected.complaints())
+    );
+    assert_eq!(seen.status, 7);
+}
+
+#[test]
+fn files_and_working_directory() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(dir.path().join("data"), b"the file's contents\n").expect("writes");
+    let Some(busybox) = busybox() else { return };
+    let with = format!("{}:/given", dir.path().display());
+    let seen = guest::exec_with(
+        &["--with", &with, "--cwd", "/given"],
+        busybox,
+        &["cat", "data"],
+        b"",
+    );
+    assert_eq!(
+        (seen.text().as_str(), seen.status),
+        ("the file's contents\n", 0),
+        "{}",
+        seen.complaints()
+    );
+}
+
+#[test]
+fn malloc_and_qsort() {
+    oracle::assert_same(&Compiled::fixed("sort").path(), &[], b"");
+}
+
+#[test]
+fn static_pie() {
+    oracle::assert_same(
+        &Compiled::new("sort", &["-static-pie", "-fPIE"]).path(),
+        &[],
+        b"",
+    );
+}
+
+#[test]
+fn signals_in_c() {
+    oracle::assert_same(&Compiled::fixed("signals").path(), &[], b"");
+}
+
+#[test]
+fn processes_in_c() {
+    oracle::assert_same(&Compiled::fixed("processes").path(), &[], b"");
+}
