@@ -1,0 +1,10 @@
+//! The retry before errors.
+use kernel::mm::fault::outcome::{AfterSignal, Last};
+
+fn again(outcome: AfterSignal<'_>) -> bool {
+    outcome.finish() == Last::TryAgain
+}
+
+fn main() {
+    let _: fn(AfterSignal<'static>) -> bool = again;
+}

@@ -1,0 +1,10 @@
+//! The retry before signals.
+use kernel::mm::fault::outcome::{FaultOutcome, Last};
+
+fn again(outcome: FaultOutcome<'_>) -> bool {
+    outcome.finish() == Last::TryAgain
+}
+
+fn main() {
+    assert!(again(FaultOutcome::retry()));
+}
