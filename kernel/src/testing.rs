@@ -10,6 +10,7 @@ use bootloader_api::{BootInfo, entry_point};
 
 use crate::arch::x86_64::boot;
 use crate::arch::{Exit, machine};
+use crate::mm::frame::free_frames;
 use crate::sched::{Sleep, WaitQueue};
 use crate::sync::{SpinLock, rank};
 use crate::task::{ExitStatus, exit};
@@ -88,6 +89,17 @@ pub fn in_user_process(body: fn()) {
         BODY.lock().is_none().then_some(())
     });
     assert!(ended.is_ok());
+}
+
+/// Every thread gives back its stack, its address space and all else; the heap keeps what it has grown to.
+#[test_case]
+fn processes_leave_nothing_behind() {
+    let run = |count| (0..count).for_each(|_| in_user_process(|| {}));
+    run(20);
+    let free = free_frames();
+    run(100);
+    let lost = free.saturating_sub(free_frames());
+    assert!(lost <= 16, "100 processes left {lost} frames behind");
 }
 
 #[panic_handler]

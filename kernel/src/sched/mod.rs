@@ -128,6 +128,15 @@ impl Current {
             Arc::from_raw(self.0)
         }
     }
+
+    /// The CPU's own reference.
+    ///
+    /// # Safety
+    /// The thread is about to be switched away from for good: nobody else gives this reference back.
+    unsafe fn take(&self) -> Arc<Thread> {
+        // SAFETY: as in `arc`, and the count passes on from the CPU.
+        unsafe { Arc::from_raw(self.0) }
+    }
 }
 
 impl Deref for Current {
@@ -201,7 +210,8 @@ fn pick_next(prev: &Current) -> Option<Arc<Thread>> {
         .as_ref()
         .is_some_and(|idle| Arc::as_ptr(idle) == prev.0);
     if prev.sched.state() == State::Dead as u8 {
-        queue.dead = Some(prev.arc());
+        // SAFETY: a dead thread is never picked again, so it does not come back from its switch to give the CPU's reference up.
+        queue.dead = Some(unsafe { prev.take() });
     } else if prev.sched.state() == State::Runnable as u8 || is_idle || signal_ends_sleep(prev) {
         prev.sched
             .state
@@ -245,8 +255,7 @@ fn signal_ends_sleep(thread: &Thread) -> bool {
 fn switch_to(prev: Current, next: Arc<Thread>) {
     next.process.activate_mm();
     let next = Arc::into_raw(next);
-    // SAFETY: `next` carries a count for the CPU. `prev` stays alive without the CPU's count: a runnable thread is held by the
-    // queue, a dead one by `dead`, and a sleeping one by its process until it has died.
+    // SAFETY: `next` carries a count for the CPU. `prev` keeps the CPU's count until it is switched to again, or in `dead`.
     unsafe {
         arch::set_current(next);
         arch::switch(&prev, &*next);
