@@ -8,7 +8,7 @@ use core::ptr::{self, NonNull};
 use linked_list_allocator::Heap;
 
 use super::addr::PAGE_SIZE;
-use super::frame::{Frame, Purpose};
+use super::frame::{Frame, Purpose, free_frames};
 use crate::arch::map_kernel_page;
 use crate::errno::OutOfMemory;
 use crate::sync::{IrqLock, rank};
@@ -72,7 +72,12 @@ impl KernelHeap {
             .size()
             .saturating_add(layout.align())
             .saturating_add(64);
-        let bytes = wanted.max(STEP).next_multiple_of(PAGE_SIZE);
+        let pages = wanted.max(STEP).div_ceil(PAGE_SIZE);
+        // What cannot be had whole would only take the last memory from everybody else.
+        if pages >= free_frames() {
+            return;
+        }
+        let bytes = pages * PAGE_SIZE;
         let mapped = self.map_more(bytes);
         if mapped > 0 {
             // SAFETY: the pages follow the heap's end and were just mapped.
@@ -138,8 +143,11 @@ mod tests {
 
     #[test_case]
     fn what_cannot_be_had_is_an_error() {
+        let free = free_frames();
         let mut block: Vec<u8> = Vec::new();
         assert!(block.try_reserve_exact(MAX_SIZE).is_err());
+        assert!(block.try_reserve_exact(free * PAGE_SIZE).is_err());
+        assert_eq!(free_frames(), free, "the failed requests took nothing");
         assert!(block.try_reserve_exact(isize::MAX as usize).is_err());
     }
 }
