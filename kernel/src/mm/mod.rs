@@ -7,6 +7,7 @@ pub mod addr;
 pub mod advice;
 pub mod fault;
 pub mod frame;
+mod gaps;
 #[cfg(target_os = "none")]
 pub mod heap;
 mod limits;

@@ -13,6 +13,7 @@ use intrusive_collections::RBTree;
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use super::frame::Frame;
+use super::gaps::Gaps;
 use super::pte::Pte;
 use super::reclaim;
 use super::vma::{VmFlags, Vma, VmaAdapter};
@@ -36,9 +37,23 @@ pub const STACK_GUARD_GAP: usize = 256 * PAGE_SIZE;
 /// Where mappings without a wish are placed, downwards from here: below the largest stack there normally is.
 const MMAP_BASE: usize = USER_END - (128 << 20) - STACK_GUARD_GAP;
 
+/// Most areas that one call adds, those among them that go again.
+const NEW_AREAS: usize = 16;
+
+/// Bytes below an area that those who look for room leave free: a stack's guard gap.
+fn guard_below(vma: &Vma) -> usize {
+    if vma.flags.contains(VmFlags::GROWSDOWN) {
+        STACK_GUARD_GAP
+    } else {
+        0
+    }
+}
+
 /// A process's areas, under `mmap_lock`.
 pub struct Areas {
     vmas: RBTree<VmaAdapter>,
+    /// Where there is room between them.
+    gaps: Gaps,
     count: usize,
     /// Pages in all areas.
     pages: u64,
@@ -82,10 +97,14 @@ impl Mm {
     }
 
     /// The write side of `mmap_lock`, for system calls: `EINTR` if the process is being killed, which it will not see.
+    /// `ENOMEM` if there is no memory for changes.
     pub fn write(&self) -> Result<MmapWriteGuard<'_>> {
-        self.mmap_lock
+        let mut areas = self
+            .mmap_lock
             .write(Sleep::Killable)
-            .map_err(|Interrupted| Errno::EINTR)
+            .map_err(|Interrupted| Errno::EINTR)?;
+        areas.gaps.reserve(NEW_AREAS)?;
+        Ok(areas)
     }
 
     /// The CPU uses this address space from now on.
@@ -159,7 +178,9 @@ impl Mm {
             // Locks are not inherited.
             let flags = vma.flags - (VmFlags::LOCKED | VmFlags::LOCKONFAULT);
             let copy = vma.part(vma.start, vma.end, flags)?;
-            child.mmap_lock.get_mut().insert(copy);
+            let child_areas = child.mmap_lock.get_mut();
+            child_areas.gaps.reserve(1)?;
+            child_areas.insert(copy);
             // Shared pages are found again through their mapping.
             if !vma.is_shared() && !vma.flags.contains(VmFlags::WIPEONFORK) {
                 let table = child.page_table.get_mut();
@@ -196,6 +217,7 @@ impl Areas {
     fn new() -> Areas {
         Areas {
             vmas: RBTree::new(VmaAdapter::NEW),
+            gaps: Gaps::new(crate::arch::machine::random_u64()),
             count: 0,
             pages: 0,
             locked: 0,
@@ -241,14 +263,8 @@ impl Areas {
 
     /// The same for a new mapping, which keeps its distance from a stack above it.
     pub fn is_free_for_mapping(&self, start: VirtAddr, end: VirtAddr) -> bool {
-        self.find_at_or_above(start).is_none_or(|vma| {
-            let gap = if vma.flags.contains(VmFlags::GROWSDOWN) {
-                STACK_GUARD_GAP
-            } else {
-                0
-            };
-            end.get() <= vma.start.get().saturating_sub(gap)
-        })
+        self.find_at_or_above(start)
+            .is_none_or(|vma| end.get() <= vma.start.get().saturating_sub(guard_below(&vma)))
     }
 
     /// Pages of areas in `start..end`. Costs the areas there.
@@ -293,7 +309,7 @@ impl Areas {
         self.data
     }
 
-    /// Puts an area where nothing is. Cannot fail.
+    /// Puts an area where nothing is. Cannot fail: every holder of the write side has room for [`NEW_AREAS`] more.
     pub fn insert(&mut self, vma: Arc<Vma>) {
         debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
         let pages = (vma.len() >> PAGE_SHIFT) as u64;
@@ -305,12 +321,15 @@ impl Areas {
             0
         };
         self.data += if Vma::is_data(vma.flags) { pages } else { 0 };
+        self.gaps
+            .insert(vma.start.get(), vma.end.get(), guard_below(&vma));
         self.vmas.insert(vma);
     }
 
     /// Takes out the area that starts at `start`.
     pub fn remove(&mut self, start: VirtAddr) -> Option<Arc<Vma>> {
         let vma = self.vmas.find_mut(&start).remove()?;
+        self.gaps.remove(start.get());
         let pages = (vma.len() >> PAGE_SHIFT) as u64;
         self.count -= 1;
         self.pages -= pages;
@@ -390,28 +409,10 @@ impl Areas {
 
     /// A free range of `len` bytes, as high as possible below the usual base; `ENOMEM`.
     pub fn find_gap(&self, len: usize) -> Result<VirtAddr> {
-        let mut top = MMAP_BASE;
-        let base = VirtAddr::new(MMAP_BASE).ok_or(Errno::ENOMEM)?;
-        let mut cursor = self.vmas.upper_bound(Bound::Excluded(&base));
-        loop {
-            let bottom = cursor.get().map_or(MMAP_MIN_ADDR, |vma| vma.end.get());
-            if top
-                .checked_sub(len)
-                .is_some_and(|start| start >= bottom.max(MMAP_MIN_ADDR))
-            {
-                return VirtAddr::new(top - len).ok_or(Errno::ENOMEM);
-            }
-            let Some(vma) = cursor.get() else {
-                return Err(Errno::ENOMEM);
-            };
-            let gap = if vma.flags.contains(VmFlags::GROWSDOWN) {
-                STACK_GUARD_GAP
-            } else {
-                0
-            };
-            top = top.min(vma.start.get().saturating_sub(gap));
-            cursor.move_prev();
-        }
+        self.gaps
+            .highest(len, MMAP_MIN_ADDR, MMAP_BASE)
+            .and_then(VirtAddr::new)
+            .ok_or(Errno::ENOMEM)
     }
 
     /// Areas by rising address.
