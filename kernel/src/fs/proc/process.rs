@@ -486,9 +486,11 @@ fn status(process: &Process, text: &mut Text) -> fmt::Result {
     let kib = |pages: u64| pages * PAGE_SIZE as u64 / 1024;
     writeln!(
         text,
-        "VmSize:\t{:8} kB\nVmRSS:\t{:8} kB",
+        "VmSize:\t{:8} kB\nVmLck:\t{:8} kB\nVmRSS:\t{:8} kB\nVmPTE:\t{:8} kB",
         kib(total),
-        kib(resident)
+        kib(process.mm().map_or(0, |mm| mm.locked_pages())),
+        kib(resident),
+        kib(process.mm().map_or(0, |mm| mm.table_pages()))
     )?;
     writeln!(
         text,
