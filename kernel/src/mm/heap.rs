@@ -1,5 +1,8 @@
 //! The kernel heap: linked_list_allocator over a range of kernel addresses that grows by frames.
 //!
+//! The allocator searches its free blocks from the first on. So small blocks go to lists by size when they are freed, and come from
+//! there in constant time; they are never joined to larger ones again.
+//!
 //! Not used on the fault, signal and switch paths. Lock rank: HEAP; frames and kernel page tables are taken under it.
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -21,10 +24,25 @@ const INITIAL_SIZE: usize = 1 << 20;
 /// It grows by at least this much.
 const STEP: usize = 256 << 10;
 
+/// Blocks up to this size are kept in lists.
+const LARGEST_LISTED: usize = 16 << 10;
+/// Their sizes are multiples of this, which is also their alignment.
+const GRAIN: usize = 64;
+
+/// A free block of a list, in its own memory.
+struct FreeBlock {
+    next: Option<NonNull<FreeBlock>>,
+}
+
 struct KernelHeap {
     heap: Heap,
     size: usize,
+    /// Free blocks of 1, 2, ... grains.
+    lists: [Option<NonNull<FreeBlock>>; LARGEST_LISTED / GRAIN],
 }
+
+// SAFETY: free blocks are the heap's alone.
+unsafe impl Send for KernelHeap {}
 
 struct Global(IrqLock<KernelHeap>);
 
@@ -34,6 +52,7 @@ static GLOBAL: Global = Global(IrqLock::new(
     KernelHeap {
         heap: Heap::empty(),
         size: 0,
+        lists: [None; LARGEST_LISTED / GRAIN],
     },
 ));
 
@@ -86,6 +105,57 @@ impl KernelHeap {
     }
 }
 
+/// The list for blocks of a layout, and the layout that they all have; `None` for blocks without a list.
+fn list_of(layout: Layout) -> Option<(usize, Layout)> {
+    if layout.size() > LARGEST_LISTED || layout.align() > GRAIN {
+        return None;
+    }
+    let grains = layout.size().div_ceil(GRAIN).max(1);
+    let block = Layout::from_size_align(grains * GRAIN, GRAIN).ok()?;
+    Some((grains - 1, block))
+}
+
+impl KernelHeap {
+    fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let Some((list, block)) = list_of(layout) else {
+            return self.take_from_heap(layout);
+        };
+        let Some(free) = self.lists[list] else {
+            return self.take_from_heap(block);
+        };
+        // SAFETY: what is in a list is free and holds a `FreeBlock`.
+        self.lists[list] = unsafe { free.as_ref().next };
+        Some(free.cast())
+    }
+
+    fn take_from_heap(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        if let Ok(block) = self.heap.allocate_first_fit(layout) {
+            return Some(block);
+        }
+        self.grow(layout);
+        self.heap.allocate_first_fit(layout).ok()
+    }
+
+    /// # Safety
+    /// `block` came from [`KernelHeap::allocate`] with the same layout, and is not used any more.
+    unsafe fn free(&mut self, block: NonNull<u8>, layout: Layout) {
+        match list_of(layout) {
+            Some((list, _)) => {
+                let free = block.cast::<FreeBlock>();
+                // SAFETY: the block is free now, and a grain is large and aligned enough.
+                unsafe {
+                    free.write(FreeBlock {
+                        next: self.lists[list],
+                    });
+                }
+                self.lists[list] = Some(free);
+            }
+            // SAFETY: the caller's promise.
+            None => unsafe { self.heap.deallocate(block, layout) },
+        }
+    }
+}
+
 // SAFETY: the wrapped allocator keeps GlobalAlloc's rules, and the lock makes it one call at a time.
 unsafe impl GlobalAlloc for Global {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -93,20 +163,15 @@ unsafe impl GlobalAlloc for Global {
             return ptr::null_mut();
         }
         let mut global = self.0.lock();
-        if let Ok(block) = global.heap.allocate_first_fit(layout) {
-            return block.as_ptr();
-        }
-        global.grow(layout);
         global
-            .heap
-            .allocate_first_fit(layout)
+            .allocate(layout)
             .map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if let Some(block) = NonNull::new(block) {
             // SAFETY: the caller gives back what `alloc` gave with the same layout.
-            unsafe { self.0.lock().heap.deallocate(block, layout) };
+            unsafe { self.0.lock().free(block, layout) };
         }
     }
 }

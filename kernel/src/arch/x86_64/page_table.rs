@@ -6,6 +6,7 @@
 //! The entry of a table in the table above it owns the table's frame, and counts the table's own entries in bits that the hardware
 //! ignores. So a table that becomes empty goes at once, up to the root, and nothing has to be searched when an address space ends.
 
+use core::ops::ControlFlow;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -66,37 +67,36 @@ impl TlbFlush {
     pub fn ignore(self) {}
 }
 
-/// Translations that a range operation made stale.
+/// Drops the translations that a range operation makes stale: the first pages one by one, all at the end if there are many.
 struct Stale {
-    pages: [usize; FLUSH_ONE_BY_ONE],
-    count: usize,
+    /// Of a table that is not in use nothing can be cached.
+    in_use: bool,
+    pages: usize,
 }
 
 impl Stale {
     #[inline]
-    fn new() -> Stale {
+    fn of(root: FrameNumber) -> Stale {
         Stale {
-            pages: [0; FLUSH_ONE_BY_ONE],
-            count: 0,
+            in_use: root.phys() == root_in_use(),
+            pages: 0,
         }
     }
 
+    /// The page's entry has just been changed.
     #[inline]
     fn add(&mut self, page: usize) {
-        if let Some(slot) = self.pages.get_mut(self.count) {
-            *slot = page;
+        if self.in_use && self.pages < FLUSH_ONE_BY_ONE {
+            TlbFlush(page).flush();
         }
-        self.count += 1;
+        self.pages += 1;
     }
 
-    /// Flushes them, if the table at `root` is in use: of no other can anything be cached.
-    fn flush(self, root: FrameNumber) {
-        if root.phys() != root_in_use() {
-            return;
-        }
-        match self.pages.get(..self.count) {
-            Some(pages) => pages.iter().for_each(|&page| TlbFlush(page).flush()),
-            None => tlb::flush_all(),
+    /// From here on nothing stale is left.
+    #[inline]
+    fn flush(self) {
+        if self.in_use && self.pages > FLUSH_ONE_BY_ONE {
+            tlb::flush_all();
         }
     }
 }
@@ -180,32 +180,59 @@ impl PageTable {
         })
     }
 
-    /// The way to the lowest table of `address`; without one, the next address that may have one.
+    /// The way to the lowest table of `address`, if it is there.
     #[inline]
-    fn path(&self, address: usize) -> Result<Path, usize> {
+    fn path(&self, address: usize) -> Option<Path> {
         let top = &entries(self.root)[index(address, 3)];
         let value = top.load(Ordering::Relaxed);
         if value == 0 {
-            return Err(next_at(address, 3));
+            return None;
         }
         let middle = &entries(frame_in(value))[index(address, 2)];
         let value = middle.load(Ordering::Relaxed);
         if value == 0 {
-            return Err(next_at(address, 2));
+            return None;
         }
         let low = &entries(frame_in(value))[index(address, 1)];
-        match low.load(Ordering::Relaxed) {
-            0 => Err(next_at(address, 1)),
-            _ => Ok([top, middle, low]),
+        (low.load(Ordering::Relaxed) != 0).then_some([top, middle, low])
+    }
+
+    /// The first lowest table that maps something of a range: the address where it or the range begins, and the way to it.
+    fn next_path(&self, start: usize, end: usize) -> Option<(usize, Path)> {
+        let mut at = start;
+        let mut path = [&entries(self.root)[0]; 3];
+        'from_the_root: while at < end {
+            let mut table = self.root;
+            for (depth, level) in (1..=3).rev().enumerate() {
+                let first = index(at, level);
+                let Some(skipped) = first_used(&entries(table)[first..]) else {
+                    if level == 3 {
+                        return None;
+                    }
+                    at = next_at(at, level + 1);
+                    continue 'from_the_root;
+                };
+                if skipped > 0 {
+                    let span = PAGE_SIZE << (9 * level);
+                    at = (at & !(span - 1)) + skipped * span;
+                    if at >= end {
+                        return None;
+                    }
+                }
+                path[depth] = &entries(table)[first + skipped];
+                table = frame_in(path[depth].load(Ordering::Relaxed));
+            }
+            return Some((at, path));
         }
+        None
     }
 
     /// The same, with tables made where they are missing: the caller puts an entry into the lowest one.
     #[inline]
     fn path_or_new(&mut self, address: usize) -> Result<Path, OutOfMemory> {
         match self.path(address) {
-            Ok(path) => Ok(path),
-            Err(_) => self.new_path(address),
+            Some(path) => Ok(path),
+            None => self.new_path(address),
         }
     }
 
@@ -261,7 +288,7 @@ impl PageTable {
     /// The lowest-level entry of an address, if it is in use.
     #[inline]
     fn find(&self, address: VirtAddr) -> Option<&'static AtomicU64> {
-        let [.., low] = self.path(address.get()).ok()?;
+        let [.., low] = self.path(address.get())?;
         let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)];
         (at.load(Ordering::Relaxed) != 0).then_some(at)
     }
@@ -344,11 +371,8 @@ impl PageTable {
     /// Takes the entries of a range out and hands them on after the flush.
     fn remove_range(&mut self, start: usize, end: usize, f: &mut impl FnMut(usize, u64)) {
         let mut at = start;
-        while at < end {
-            at = match self.path(at) {
-                Ok(path) => self.remove_batch(&path, at, next_at(at, 1).min(end), f),
-                Err(next) => next,
-            };
+        while let Some((first, path)) = self.next_path(at, end) {
+            at = self.remove_batch(&path, first, next_at(first, 1).min(end), f);
         }
     }
 
@@ -362,34 +386,32 @@ impl PageTable {
         f: &mut impl FnMut(usize, u64),
     ) -> usize {
         const BATCH: usize = 64;
-        let mut removed = [(0, 0); BATCH];
-        let mut count = 0;
-        let mut stale = Stale::new();
-        let mut page = start;
+        let mut removed = heapless::Vec::<(usize, u64), BATCH>::new();
+        let mut stale = Stale::of(self.root);
         let [.., low] = path;
-        let slots = &entries(frame_in(low.load(Ordering::Relaxed)))[index(start, 0)..];
-        for at in &slots[..(stop - start).div_ceil(PAGE_SIZE)] {
-            let value = at.load(Ordering::Relaxed);
-            if value != 0 {
-                if count == BATCH {
-                    break;
-                }
-                at.store(0, Ordering::Relaxed);
-                removed[count] = (page, value);
-                stale.add(page);
-                count += 1;
+        let (slots, in_table) = lowest_table(low, start, stop);
+        let most = in_table.min(BATCH);
+        let last = each_used(slots, start, |page, at, value| {
+            at.store(0, Ordering::Relaxed);
+            // There is room, as `most` is not more than the list has.
+            let _ = removed.push((page, value));
+            stale.add(page);
+            if removed.len() == most {
+                ControlFlow::Break(page)
+            } else {
+                ControlFlow::Continue(())
             }
-            page += PAGE_SIZE;
-        }
-        count_down(low, count as u64);
+        });
+        count_down(low, removed.len() as u64);
         let tables = self.detach_empty(path);
-        stale.flush(self.root);
+        stale.flush();
         let is_gone = tables[2].is_some();
         drop(tables);
-        removed[..count]
-            .iter()
-            .for_each(|&(page, value)| f(page, value));
-        if is_gone { stop } else { page }
+        removed.iter().for_each(|&(page, value)| f(page, value));
+        match last {
+            ControlFlow::Break(page) if !is_gone => page + PAGE_SIZE,
+            _ => stop,
+        }
     }
 
     pub fn move_range(
@@ -412,14 +434,8 @@ impl PageTable {
     /// Puts the entries of a range into another one too.
     fn copy_within(&mut self, start: usize, end: usize, to: usize) -> Result<(), OutOfMemory> {
         let mut page = start;
-        while page < end {
-            let [.., low] = match self.path(page) {
-                Ok(path) => path,
-                Err(next) => {
-                    page = next;
-                    continue;
-                }
-            };
+        while let Some((next, [.., low])) = self.next_path(page, end) {
+            page = next;
             let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(page, 0)];
             let value = at.load(Ordering::Relaxed);
             if value != 0
@@ -438,7 +454,7 @@ impl PageTable {
         end: VirtAddr,
         mut f: impl FnMut(VirtAddr, Pte) -> PteFlags,
     ) {
-        let mut stale = Stale::new();
+        let mut stale = Stale::of(self.root);
         let Ok(()) = self.walk(start, end, |page, at, value, _| {
             if let Some(address) = VirtAddr::new(page) {
                 let new = with_flags(value, f(address, from_hardware(value)));
@@ -449,7 +465,7 @@ impl PageTable {
             }
             Ok::<(), core::convert::Infallible>(())
         });
-        stale.flush(self.root);
+        stale.flush();
     }
 
     pub fn copy_range(
@@ -459,7 +475,7 @@ impl PageTable {
         end: VirtAddr,
         share_writable: bool,
     ) -> (u64, Result<(), OutOfMemory>) {
-        let mut stale = Stale::new();
+        let mut stale = Stale::of(self.root);
         let mut copied = 0;
         let mut lowest = None;
         let outcome = self.walk(start, end, |page, at, mut value, is_first| {
@@ -486,7 +502,7 @@ impl PageTable {
             count_up(low, 1);
             Ok(())
         });
-        stale.flush(self.root);
+        stale.flush();
         (copied, outcome)
     }
 
@@ -498,26 +514,24 @@ impl PageTable {
         end: VirtAddr,
         mut f: impl FnMut(usize, &'static AtomicU64, u64, bool) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (mut page, end) = (start.get(), end.get());
-        while page < end {
-            let [.., low] = match self.path(page) {
-                Ok(path) => path,
-                Err(next) => {
-                    page = next;
-                    continue;
-                }
-            };
+        let (mut at, end) = (start.get(), end.get());
+        while let Some((page, [.., low])) = self.next_path(at, end) {
             let stop = next_at(page, 1).min(end);
-            let slots = &entries(frame_in(low.load(Ordering::Relaxed)))[index(page, 0)..];
-            let mut is_first = true;
-            for at in &slots[..(stop - page).div_ceil(PAGE_SIZE)] {
-                let value = at.load(Ordering::Relaxed);
-                if value != 0 {
-                    f(page, at, value, is_first)?;
-                    is_first = false;
+            let (slots, in_table) = lowest_table(low, page, stop);
+            let mut seen = 0;
+            let ended = each_used(slots, page, |page, at, value| {
+                let outcome = f(page, at, value, seen == 0);
+                seen += 1;
+                match outcome {
+                    Err(error) => ControlFlow::Break(Err(error)),
+                    Ok(()) if seen == in_table => ControlFlow::Break(Ok(())),
+                    Ok(()) => ControlFlow::Continue(()),
                 }
-                page += PAGE_SIZE;
+            });
+            if let ControlFlow::Break(outcome) = ended {
+                outcome?;
             }
+            at = stop;
         }
         Ok(())
     }
@@ -542,6 +556,62 @@ impl Drop for PageTable {
         // SAFETY: the root was allocated by `new` and is not in use any more.
         drop(unsafe { Frame::from_raw(self.root) });
     }
+}
+
+/// The entries from `start` to `stop` of the lowest table that `low` points to, and how many the whole table has in use: after so
+/// many there is nothing more to look for.
+#[inline]
+fn lowest_table(low: &AtomicU64, start: usize, stop: usize) -> (&'static [AtomicU64], usize) {
+    let value = low.load(Ordering::Relaxed);
+    let first = index(start, 0);
+    let slots = &entries(frame_in(value))[first..first + (stop - start).div_ceil(PAGE_SIZE)];
+    (slots, ((value & bits::COUNT) / bits::COUNT_ONE) as usize)
+}
+
+/// Calls `f` with the page, the place and the value of each entry in use, until it breaks. Mostly empty tables are passed over in
+/// larger steps.
+#[inline]
+fn each_used<B>(
+    slots: &'static [AtomicU64],
+    start: usize,
+    mut f: impl FnMut(usize, &'static AtomicU64, u64) -> ControlFlow<B>,
+) -> ControlFlow<B> {
+    let mut page = start;
+    for part in slots.chunks(STEP) {
+        if !is_empty(part) {
+            for (index, at) in part.iter().enumerate() {
+                let value = at.load(Ordering::Relaxed);
+                if value != 0 {
+                    f(page + index * PAGE_SIZE, at, value)?;
+                }
+            }
+        }
+        page += STEP * PAGE_SIZE;
+    }
+    ControlFlow::Continue(())
+}
+
+/// Tables are mostly empty: they are looked through in parts of so many entries.
+const STEP: usize = 8;
+
+#[inline]
+fn is_empty(part: &[AtomicU64]) -> bool {
+    let any = part
+        .iter()
+        .fold(0, |any, at| any | at.load(Ordering::Relaxed));
+    any == 0
+}
+
+/// How many empty entries come first.
+#[inline]
+fn first_used(slots: &[AtomicU64]) -> Option<usize> {
+    let is_used = |at: &AtomicU64| at.load(Ordering::Relaxed) != 0;
+    if slots.first().is_some_and(is_used) {
+        return Some(0);
+    }
+    let part = slots.chunks(STEP).position(|part| !is_empty(part))?;
+    let start = part * STEP;
+    Some(start + slots[start..].iter().position(is_used)?)
 }
 
 #[inline]

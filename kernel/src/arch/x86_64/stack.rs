@@ -35,7 +35,8 @@ impl KernelStack {
             mapped: 0,
         };
         for page in 0..PAGES {
-            let frame = Frame::alloc_zeroed(Purpose::User)?;
+            // Nobody reads a new stack.
+            let frame = Frame::alloc(Purpose::User)?;
             map_kernel_page(stack.page(page), frame)?;
             stack.mapped += 1;
         }
