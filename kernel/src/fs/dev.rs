@@ -7,13 +7,10 @@ use super::console;
 use super::fixed::{Directory, Link, ino_below};
 use super::inode::{FileSystem, InodeRef};
 use super::null::{self, Device};
-use super::text::Text;
+use super::text::Maker;
 use super::tmpfs::TmpFs;
 use crate::drivers::console::Output;
 use crate::errno::Result;
-
-/// Writes where a link leads.
-type Target = fn(&mut Text) -> core::fmt::Result;
 
 const ROOT: u64 = 1;
 
@@ -47,7 +44,7 @@ pub fn mount(root: &InodeRef) -> Result<Dev> {
     )?;
     dir.add("tty", tty)?;
     dir.add("console", stdout.clone())?;
-    let links: [(&'static str, Target); 4] = [
+    let links: [(&'static str, Maker); 4] = [
         ("fd", |text| text.write_str("/proc/self/fd")),
         ("stdin", |text| text.write_str("/proc/self/fd/0")),
         ("stdout", |text| text.write_str("/proc/self/fd/1")),

@@ -20,8 +20,8 @@ use ext4_view::Ext4Read;
 
 use super::file::Opened;
 use super::inode::{
-    Access, DirEntry, EntrySink, FileSystem, FileType, Inode as InodeTrait, InodeRef, NewNode,
-    Place, Stat,
+    Access, DirEntry, EntrySink, FileSystem, FileType, Inode as InodeTrait, InodeRef, NAME_MAX,
+    NewNode, Place, Stat,
 };
 use super::tmpfs::index::{Entry, Index, copy_name};
 use crate::config;
@@ -182,6 +182,9 @@ impl InodeTrait for Inode {
     fn lookup(&self, name: &[u8]) -> Result<InodeRef> {
         if self.stat.file_type != FileType::Directory {
             return Err(Errno::ENOTDIR);
+        }
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
         }
         if let Some(inode) = self.cached(name) {
             return Ok(inode);

@@ -38,6 +38,13 @@ pub enum Opened {
 const CHANGEABLE: u32 =
     abi::O_APPEND | abi::O_NONBLOCK | abi::FASYNC | abi::O_DIRECT | abi::O_NOATIME;
 
+/// Flags that F_GETFL shows: those that do not end with the opening.
+const SHOWN: u32 =
+    abi::O_ACCMODE | CHANGEABLE | abi::O_DSYNC | abi::O_SYNC | abi::O_DIRECTORY | abi::O_NOFOLLOW;
+
+/// The same for files that are only places.
+const PATH_FLAGS: u32 = abi::O_PATH | abi::O_DIRECTORY | abi::O_NOFOLLOW;
+
 /// An open file description.
 pub struct File {
     pub inode: InodeRef,
@@ -52,8 +59,11 @@ impl File {
     /// `flags`: those of open(2), as far as they matter afterwards.
     pub fn new(inode: InodeRef, opened: Opened, flags: u32) -> Result<Arc<File>> {
         let access = access_of(flags);
-        let flags = flags
-            & (abi::O_ACCMODE | CHANGEABLE | abi::O_PATH | abi::O_DIRECTORY | abi::O_LARGEFILE);
+        let flags = if flags & abi::O_PATH != 0 {
+            flags & PATH_FLAGS
+        } else {
+            flags & SHOWN | abi::O_LARGEFILE
+        };
         let position = SpinLock::new(rank::FILES, 0);
         Ok(Arc::try_new(File {
             inode,

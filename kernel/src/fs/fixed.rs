@@ -8,7 +8,7 @@ use super::file::Opened;
 use super::inode::{
     Access, DirEntry, EntrySink, FileSystem, FileType, Inode, InodeRef, Place, Stat,
 };
-use super::text::Text;
+use super::text::{Maker, Text};
 use super::tmpfs::index::copy_name;
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinLock, rank};
@@ -122,7 +122,7 @@ impl Inode for Directory {
 /// A symbolic link with a target that is made when it is read.
 pub struct Link {
     node: Node,
-    target: fn(&mut Text) -> core::fmt::Result,
+    target: Maker,
 }
 
 impl Link {
@@ -131,7 +131,7 @@ impl Link {
         ino: u64,
         parent: InodeRef,
         name: &[u8],
-        target: fn(&mut Text) -> core::fmt::Result,
+        target: Maker,
     ) -> Result<Arc<Link>> {
         let node = Node::new(Stat::new(fs, ino, FileType::Symlink, 0o777), parent, name)?;
         Ok(Arc::try_new(Link { node, target })?)
@@ -161,7 +161,7 @@ impl Inode for Link {
 /// A file whose text is made when it is opened.
 pub struct TextFile {
     node: Node,
-    text: fn(&mut Text) -> core::fmt::Result,
+    text: Maker,
 }
 
 impl TextFile {
@@ -170,7 +170,7 @@ impl TextFile {
         ino: u64,
         parent: InodeRef,
         name: &[u8],
-        text: fn(&mut Text) -> core::fmt::Result,
+        text: Maker,
     ) -> Result<Arc<TextFile>> {
         let node = Node::new(Stat::new(fs, ino, FileType::Regular, 0o444), parent, name)?;
         Ok(Arc::try_new(TextFile { node, text })?)

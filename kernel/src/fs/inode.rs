@@ -213,7 +213,7 @@ pub trait Inode: Send + Sync {
         None
     }
 
-    /// The entry `name` of a directory. `ENOENT`, `ENOTDIR`, `EIO`.
+    /// The entry `name` of a directory. `ENOENT`, `ENOTDIR`, `ENAMETOOLONG`, `EIO`.
     fn lookup(&self, _name: &[u8]) -> Result<InodeRef> {
         Err(Errno::ENOTDIR)
     }

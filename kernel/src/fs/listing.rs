@@ -1,11 +1,15 @@
 //! Listing a directory: `.` and `..` in front of what the file system has.
 
-use super::inode::{DirEntry, EntrySink, FileType, InodeRef};
-use super::path;
-use crate::errno::Result;
+use super::inode::{DirEntry, EntrySink, FileType, InodeRef, Place};
+use crate::errno::{Errno, Result};
 
-/// Hands entries on from `pos`: 0 is `.`, 1 is `..`, and the file system's own follow.
+/// Hands entries on from `pos`: 0 is `.`, 1 is `..`, and the file system's own follow. `ENOENT` if the directory was removed.
 pub fn list(dir: &InodeRef, pos: u64, sink: &mut EntrySink<'_>) -> Result {
+    let parent = match dir.place()? {
+        Place::In(parent, _) => parent,
+        Place::Removed(_) => return Err(Errno::ENOENT),
+        Place::Root | Place::Nowhere(_) => dir.clone(),
+    };
     if pos == 0 {
         let own = DirEntry {
             name: b".",
@@ -18,7 +22,6 @@ pub fn list(dir: &InodeRef, pos: u64, sink: &mut EntrySink<'_>) -> Result {
         }
     }
     if pos <= 1 {
-        let parent = path::parent_of(dir).unwrap_or_else(|_| dir.clone());
         let above = DirEntry {
             name: b"..",
             ino: parent.stat().ino,

@@ -28,6 +28,8 @@ pub mod ring;
 pub mod stream;
 pub mod table;
 pub mod terminal;
+#[cfg(all(test, not(target_os = "none")))]
+pub mod testing;
 pub mod text;
 pub mod tmpfs;
 

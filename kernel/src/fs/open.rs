@@ -15,9 +15,6 @@ pub fn open(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<Fil
     if flags & abi::O_TMPFILE == abi::O_TMPFILE {
         return Err(Errno::EOPNOTSUPP);
     }
-    if flags & abi::O_ACCMODE == abi::O_ACCMODE && flags & abi::O_PATH == 0 {
-        return Err(Errno::EINVAL);
-    }
     if flags & abi::O_CREAT != 0 && flags & abi::O_PATH == 0 {
         return create(start, path, flags, mode);
     }
@@ -36,7 +33,11 @@ fn create(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>
             dir, last, slash, ..
         } = &parent;
         let Last::Name(name) = last else {
-            return Err(Errno::EISDIR);
+            return Err(if flags & abi::O_EXCL != 0 {
+                Errno::EEXIST
+            } else {
+                Errno::EISDIR
+            });
         };
         if *slash {
             return Err(Errno::EISDIR);
@@ -82,6 +83,7 @@ pub fn open_inode(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
         return File::new(inode, Opened::Path, flags);
     }
     let mode = flags & abi::O_ACCMODE;
+    // Mode 3 wants both rights and gives neither (`open(2)`, "The access mode 3").
     let access = Access {
         read: mode != abi::O_WRONLY,
         write: mode != abi::O_RDONLY,

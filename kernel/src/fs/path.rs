@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::inode::{FileType, InodeRef, NAME_MAX, Place};
+use super::inode::{FileType, InodeRef, Place};
 use crate::errno::{Errno, Result};
 
 /// Most symbolic links in one resolution.
@@ -169,9 +169,6 @@ impl Walk {
         if len == 0 {
             self.rest.clear();
             return Ok(None);
-        }
-        if len > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
         }
         let mut name = Vec::new();
         name.try_reserve_exact(len)?;

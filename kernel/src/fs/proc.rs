@@ -15,14 +15,11 @@ use super::fixed::{self, Directory, Link, TextFile, ino_below};
 use super::inode::{
     Access, DirEntry, EntrySink, FileSystem, FileType, Inode, InodeRef, Place, Stat,
 };
-use super::text::Text;
+use super::text::{Maker, Text};
 use crate::errno::{Errno, Result};
 use crate::sched::current;
 use crate::task::table;
 use process::ProcessDir;
-
-/// Writes where a link leads.
-type Target = fn(&mut Text) -> core::fmt::Result;
 
 pub use system::{HOSTNAME, OSTYPE, RELEASE, VERSION};
 
@@ -55,7 +52,7 @@ pub fn mount(parent: &InodeRef) -> Result<InodeRef> {
             )?,
         )?;
     }
-    let links: [(&'static str, Target); 3] = [
+    let links: [(&'static str, Maker); 3] = [
         ("self", |text| write!(text, "{}", current().process.pid)),
         ("thread-self", |text| {
             write!(text, "{0}/task/{1}", current().process.pid, current().tid())

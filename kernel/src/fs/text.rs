@@ -5,6 +5,9 @@ use core::fmt;
 
 use crate::errno::{Errno, Result};
 
+/// What writes a text.
+pub type Maker = fn(&mut Text) -> fmt::Result;
+
 /// A growing text. Writing fails when memory runs out, and is then failed for good.
 #[derive(Default)]
 pub struct Text {

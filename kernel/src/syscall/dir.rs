@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
 
-use super::args::{Args, file, masked, read_path, resolve_at, start_at};
+use super::args::{Args, file, masked, read_path, resolve_at, start_at, usable_file};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileType, InodeRef, NewNode, same};
 use crate::fs::path::{self, Last, Parent};
@@ -51,7 +51,7 @@ const DIRENT_HEADER: usize = 19;
 
 /// getdents64(2).
 pub fn sys_getdents64(&[fd, to, len, ..]: &Args) -> Result<usize> {
-    let file = file(fd)?;
+    let file = usable_file(fd)?;
     // Entries are made in the kernel's memory first: user memory is not touched while a file system is being read.
     let room = len.min(32 << 10);
     let mut entries = Vec::new();
@@ -248,6 +248,28 @@ pub fn sys_rmdir(&[path, ..]: &Args) -> Result<usize> {
     do_rmdir(CWD, path)
 }
 
+/// Whether the names suit the flags and the slashes after them, in the order in which Linux looks.
+fn check_names(
+    from: &Parent,
+    to: &Parent,
+    inode: &InodeRef,
+    over: Option<&InodeRef>,
+    flags: u32,
+) -> Result {
+    let is_dir = |inode: &InodeRef| inode.file_type() == FileType::Directory;
+    let exchange = flags & abi::RENAME_EXCHANGE != 0;
+    match over {
+        Some(_) if flags & abi::RENAME_NOREPLACE != 0 => return Err(Errno::EEXIST),
+        Some(over) if exchange && to.slash && !is_dir(over) => return Err(Errno::ENOTDIR),
+        None if exchange => return Err(Errno::ENOENT),
+        _ => {}
+    }
+    if !is_dir(inode) && (from.slash || to.slash && !exchange) {
+        return Err(Errno::ENOTDIR);
+    }
+    Ok(())
+}
+
 /// renameat2(2).
 pub fn sys_renameat2(&[old_dirfd, old, new_dirfd, new, flags, ..]: &Args) -> Result<usize> {
     let flags = flags as u32;
@@ -275,10 +297,12 @@ pub fn sys_renameat2(&[old_dirfd, old, new_dirfd, new, flags, ..]: &Args) -> Res
         return Err(Errno::EROFS);
     }
     let inode = from.dir.lookup(from_name)?;
-    if (from.slash || to.slash) && inode.file_type() != FileType::Directory {
-        return Err(Errno::ENOTDIR);
-    }
-    let over = to.dir.lookup(to_name).ok();
+    let over = match to.dir.lookup(to_name) {
+        Ok(over) => Some(over),
+        Err(Errno::ENOENT) => None,
+        Err(error) => return Err(error),
+    };
+    check_names(&from, &to, &inode, over.as_ref(), flags)?;
     if is_mount_point(&from.dir, &inode)
         || over
             .as_ref()

@@ -19,6 +19,8 @@ pub mod sched;
 pub mod signal;
 pub mod stat;
 pub mod system;
+#[cfg(all(test, not(target_os = "none")))]
+mod tests;
 pub mod time;
 
 use core::sync::atomic::{AtomicU64, Ordering};

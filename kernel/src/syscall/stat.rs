@@ -124,12 +124,14 @@ pub fn sys_statx(&[dirfd, path, flags, mask, to, ..]: &Args) -> Result<usize> {
 }
 
 /// Everybody is root: only what nobody may do is refused.
-fn check_access(inode: &InodeRef, mode: usize) -> Result<usize> {
+fn check_access(dirfd: usize, path: usize, mode: usize, flags: u32) -> Result<usize> {
     let mode = mode as u32;
-    if mode & !(abi::R_OK | abi::W_OK | abi::X_OK) != 0 {
+    if mode & !(abi::R_OK | abi::W_OK | abi::X_OK) != 0
+        || flags & !(abi::AT_EACCESS | abi::AT_SYMLINK_NOFOLLOW | abi::AT_EMPTY_PATH) != 0
+    {
         return Err(Errno::EINVAL);
     }
-    let stat = inode.stat();
+    let stat = resolve_at(dirfd, path, flags)?.stat();
     if mode & abi::X_OK != 0 && stat.file_type == FileType::Regular && stat.mode & 0o111 == 0 {
         return Err(Errno::EACCES);
     }
@@ -145,21 +147,17 @@ fn check_access(inode: &InodeRef, mode: usize) -> Result<usize> {
 
 /// access(2).
 pub fn sys_access(&[path, mode, ..]: &Args) -> Result<usize> {
-    check_access(&resolve(path, true)?, mode)
+    check_access(abi::AT_FDCWD as usize, path, mode, 0)
 }
 
 /// faccessat(2), which has no flags.
 pub fn sys_faccessat(&[dirfd, path, mode, ..]: &Args) -> Result<usize> {
-    check_access(&resolve_at(dirfd, path, 0)?, mode)
+    check_access(dirfd, path, mode, 0)
 }
 
 /// faccessat2(2).
 pub fn sys_faccessat2(&[dirfd, path, mode, flags, ..]: &Args) -> Result<usize> {
-    let flags = flags as u32;
-    if flags & !(abi::AT_EACCESS | abi::AT_SYMLINK_NOFOLLOW | abi::AT_EMPTY_PATH) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    check_access(&resolve_at(dirfd, path, flags)?, mode)
+    check_access(dirfd, path, mode, flags as u32)
 }
 
 fn write_link(inode: &InodeRef, to: usize, len: usize) -> Result<usize> {

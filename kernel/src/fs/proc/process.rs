@@ -159,6 +159,9 @@ impl Inode for ProcessDir {
         for (n, (entry, name, file_type)) in
             Entry::ALL.into_iter().enumerate().skip(pos as usize - 2)
         {
+            if self.task && entry == Entry::Task {
+                continue;
+            }
             let ino = self.stat().ino + entry as u64 + 1;
             if !sink(DirEntry {
                 name: name.as_bytes(),

@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 
 use crate::arch::{machine, time};
-use crate::fs::text::Text;
+use crate::fs::text::{Maker, Text};
 use crate::mm::frame;
 use crate::task::{rlimit, table};
 
@@ -12,8 +12,6 @@ pub const OSTYPE: &str = "Linux";
 pub const RELEASE: &str = "6.1.0-faultline";
 pub const VERSION: &str = concat!("#1 Faultline ", env!("CARGO_PKG_VERSION"));
 pub const HOSTNAME: &str = "faultline";
-
-type Maker = fn(&mut Text) -> fmt::Result;
 
 /// Files in /proc itself.
 pub const FILES: &[(&str, Maker)] = &[

@@ -7,7 +7,7 @@ use linux_raw_sys::general as abi;
 use super::index::{Entry, Index};
 use super::{Content, Node, NodePlace, copy};
 use crate::errno::{Errno, Result};
-use crate::fs::inode::{DirEntry, EntrySink, FileType, InodeRef, NewNode};
+use crate::fs::inode::{DirEntry, EntrySink, FileType, InodeRef, NAME_MAX, NewNode};
 use crate::fs::pipe::Pipe;
 use crate::mm::page_cache::Mapping;
 use crate::sync::{SpinLock, rank};
@@ -39,8 +39,12 @@ impl Node {
         !matches!(self.state.lock().place, NodePlace::Removed(_))
     }
 
-    fn child(&self, name: &[u8]) -> Result<Option<Arc<Node>>> {
-        Ok(self.entries()?.lock().get(name))
+    pub(super) fn child(&self, name: &[u8]) -> Result<Option<Arc<Node>>> {
+        let entries = self.entries()?;
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        Ok(entries.lock().get(name))
     }
 
     fn add_links(&self, links: i32) {
@@ -143,6 +147,9 @@ impl Node {
         let target = new_dir.child(new_name)?;
         if flags & abi::RENAME_EXCHANGE != 0 {
             let target = target.ok_or(Errno::ENOENT)?;
+            if Arc::ptr_eq(&target, &node) {
+                return Ok(());
+            }
             check_not_into_itself(&node, new_dir)?;
             check_not_into_itself(&target, &self.this().upgrade().ok_or(Errno::ENOENT)?)?;
             return self.exchange(name, &node, new_dir, new_name, &target);
@@ -203,13 +210,12 @@ impl Node {
             Entry::new(new_name, node.clone())?,
         );
         let (entries, new_entries) = (self.entries()?, new_dir.entries()?);
-        let old = (
-            entries.lock().remove(name),
-            new_entries.lock().remove(new_name),
-        );
+        // One statement each: the two may be one directory.
+        let old = entries.lock().remove(name);
+        let new_old = new_entries.lock().remove(new_name);
         entries.lock().add(entry);
         new_entries.lock().add(new_entry);
-        drop(old);
+        drop((old, new_old));
         for (moved, from, to) in [(node, self, new_dir), (target, new_dir, self)] {
             if moved.file_type == FileType::Directory {
                 from.add_links(-1);

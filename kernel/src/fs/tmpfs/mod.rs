@@ -239,7 +239,7 @@ impl Inode for Node {
     }
 
     fn lookup(&self, name: &[u8]) -> Result<InodeRef> {
-        Ok(self.entries()?.lock().get(name).ok_or(Errno::ENOENT)?)
+        Ok(self.child(name)?.ok_or(Errno::ENOENT)?)
     }
 
     fn read_dir(&self, pos: u64, sink: &mut EntrySink<'_>) -> Result {

@@ -75,9 +75,7 @@ impl Mapping {
         }
         let in_page = size as usize % PAGE_SIZE;
         let mut pages = self.pages.lock();
-        if in_page != 0
-            && let Some(number) = pages.get(size >> PAGE_SHIFT)
-        {
+        if let Some(number) = pages.get(size >> PAGE_SHIFT).filter(|_| in_page != 0) {
             // SAFETY: the tree holds a reference, under its lock; the range lies in the frame.
             unsafe {
                 core::ptr::write_bytes(arch::frame_ptr(number).add(in_page), 0, PAGE_SIZE - in_page)
