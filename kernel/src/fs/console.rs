@@ -8,6 +8,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::file::Opened;
@@ -17,6 +18,7 @@ use super::io::{Dst, Src, partial};
 use super::null::go_on;
 use super::stream::{PollEvents, Stream};
 use super::terminal;
+use super::text::Text;
 use crate::drivers::console::{self, Item, Output};
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
@@ -61,16 +63,13 @@ pub fn terminal(
     })?)
 }
 
-/// The pipe that the first program has in place of a terminal.
+/// The pipe that the first program has in place of a terminal. `ino` is one that [`super::pipe`] leaves free.
 pub fn pipe(ino: u64, output: Output) -> Result<InodeRef> {
     let stat = Stat::new(FileSystem::Pipe, ino, FileType::Fifo, 0o600);
-    let name: &[u8] = if output == Output::Stdout {
-        b"pipe:[console]"
-    } else {
-        b"pipe:[stderr]"
-    };
+    let mut name = Text::new();
+    write!(name, "pipe:[{ino}]").map_err(|_| Errno::ENOMEM)?;
     Ok(Arc::try_new(ConsoleInode {
-        node: fixed::Node::nowhere(stat, name)?,
+        node: fixed::Node::nowhere(stat, &name.into_bytes())?,
         output,
         terminal: false,
     })?)

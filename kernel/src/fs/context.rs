@@ -76,16 +76,4 @@ impl FsContext {
         let old = self.0.lock().exe.replace(exe);
         drop(old);
     }
-
-    /// Lets go of everything, at the end of the process.
-    pub fn clear(&self) {
-        let old = core::mem::replace(
-            &mut *self.0.lock(),
-            State {
-                cwd: None,
-                exe: None,
-            },
-        );
-        drop(old);
-    }
 }

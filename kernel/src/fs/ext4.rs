@@ -28,7 +28,7 @@ use crate::config;
 use crate::errno::{Errno, Result};
 use crate::mm::PAGE_SIZE;
 use crate::mm::page_cache::{Backing, Mapping};
-use crate::sched::SleepMutex;
+use crate::sched::{SleepMutex, SleepMutexGuard};
 use crate::sync::{SpinLock, rank};
 use disk::{Disk, Listed};
 
@@ -63,6 +63,14 @@ pub fn mount(reader: Box<dyn Ext4Read + Send>) -> Result<Arc<Inode>> {
         disk: SleepMutex::new(disk),
     })?;
     Inode::new(&fs, copy_name(b"/")?, None, stat)
+}
+
+impl Ext4Fs {
+    /// The disk, for one call. The crate takes memory as if there were no end of it, so there must be some. `ENOMEM`.
+    fn disk(&self) -> Result<SleepMutexGuard<'_, Disk>> {
+        super::check_memory()?;
+        Ok(self.disk.lock())
+    }
 }
 
 impl Inode {
@@ -138,7 +146,7 @@ impl Inode {
         if let Some(listing) = &*self.listing.lock() {
             return Ok(listing.clone());
         }
-        let listing = Arc::try_new(self.fs.disk.lock().list(&self.path)?)?;
+        let listing = Arc::try_new(self.fs.disk()?.list(&self.path)?)?;
         Ok(self.listing.lock().get_or_insert(listing).clone())
     }
 
@@ -190,7 +198,7 @@ impl InodeTrait for Inode {
             return Ok(inode);
         }
         let path = self.path_below(name)?;
-        let stat = self.fs.disk.lock().stat(&path)?;
+        let stat = self.fs.disk()?.stat(&path)?;
         let parent = self.this.get().and_then(Weak::upgrade);
         let inode: InodeRef = Inode::new(&self.fs, path, parent, stat)?;
         let entry = Entry::new(name, inode.clone())?;
@@ -229,7 +237,7 @@ impl InodeTrait for Inode {
         if self.stat.file_type != FileType::Symlink {
             return Err(Errno::EINVAL);
         }
-        self.fs.disk.lock().read_link(&self.path)
+        self.fs.disk()?.read_link(&self.path)
     }
 
     fn create(&self, name: &[u8], _new: NewNode<'_>, _mode: u32) -> Result<InodeRef> {
@@ -293,9 +301,7 @@ struct Contents {
 
 impl Backing for Contents {
     fn read_page(&self, index: u64, page: &mut [u8; PAGE_SIZE]) -> Result {
-        self.fs
-            .disk
-            .lock()
+        self.fs.disk()?
             .read_page(&self.path, self.ino, index, page)
     }
 

@@ -58,6 +58,7 @@ pub struct File {
 impl File {
     /// `flags`: those of open(2), as far as they matter afterwards.
     pub fn new(inode: InodeRef, opened: Opened, flags: u32) -> Result<Arc<File>> {
+        super::check_memory()?;
         let access = access_of(flags);
         let flags = if flags & abi::O_PATH != 0 {
             flags & PATH_FLAGS

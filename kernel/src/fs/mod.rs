@@ -17,6 +17,8 @@ pub mod fixed;
 pub mod inode;
 pub mod io;
 mod listing;
+#[cfg(all(test, target_os = "none"))]
+mod machine_tests;
 pub mod null;
 pub mod open;
 pub mod path;
@@ -47,6 +49,7 @@ use crate::config::Config;
 use crate::drivers::block;
 use crate::drivers::console::Output;
 use crate::errno::{Errno, Result};
+use crate::mm::frame;
 use crate::sched::current;
 use inode::{Access, FileSystem, InodeRef};
 
@@ -80,6 +83,16 @@ pub fn mount(reader: Box<dyn ext4_view::Ext4Read + Send>) -> Result {
         terminal: dev.terminal,
     });
     Ok(())
+}
+
+/// Whether the kernel's own memory lasts: user programs can ask for files, pipes and names without end, but must leave enough for
+/// what cannot fail. `ENOMEM`.
+fn check_memory() -> Result {
+    if frame::free_frames() > frame::RESERVE / 2 {
+        Ok(())
+    } else {
+        Err(Errno::ENOMEM)
+    }
 }
 
 fn tree() -> Result<&'static Tree> {

@@ -69,10 +69,13 @@ struct End {
     access: Access,
 }
 
-static NEXT_INO: AtomicU64 = AtomicU64::new(1);
+/// The first few numbers are the console's.
+static NEXT_INO: AtomicU64 = AtomicU64::new(16);
 
 impl Pipe {
+    /// An empty pipe without ends. `ENOMEM`.
     pub fn new() -> Result<Arc<Pipe>> {
+        super::check_memory()?;
         Ok(Arc::try_new(Pipe {
             ino: NEXT_INO.fetch_add(1, Ordering::Relaxed),
             state: SpinLock::new(
@@ -277,6 +280,7 @@ impl Pipe {
         if wanted < at_least {
             return Ok(Step::Blocked);
         }
+        super::check_memory()?;
         state.ring.reserve(wanted)?;
         let _no_fault = matches!(src, Src::User(_)).then(NoFault::new);
         let mut attempt = src.clone();

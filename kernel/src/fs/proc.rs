@@ -153,7 +153,7 @@ impl Inode for Root {
                 return Ok(());
             }
         }
-        let mut above = pos.saturating_sub(FIRST_PROCESS) as u32;
+        let mut above = pos.saturating_sub(FIRST_PROCESS).min(u64::from(u32::MAX)) as u32;
         while let Some(process) = table::next_above(above) {
             above = process.pid;
             let mut name = Text::new();

@@ -364,12 +364,12 @@ impl Inode for FdLink {
         let mode = 0o100
             + if self.file.readable() { 0o400 } else { 0 }
             + if self.file.writable() { 0o200 } else { 0 };
-        Stat::new(
-            FileSystem::Proc,
-            fd_ino(&self.dir, self.fd),
-            FileType::Symlink,
-            mode,
-        )
+        let ino = fd_ino(&self.dir, self.fd);
+        // The size that Linux shows for such links.
+        Stat {
+            size: 64,
+            ..Stat::new(FileSystem::Proc, ino, FileType::Symlink, mode)
+        }
     }
 
     fn place(&self) -> Result<Place> {

@@ -99,6 +99,7 @@ impl Node {
         if !self.is_alive() || !node.is_alive() {
             return Err(Errno::ENOENT);
         }
+        crate::fs::check_memory()?;
         self.entries()?.lock().insert(name, node.clone())?;
         node.add_links(1);
         self.touch();

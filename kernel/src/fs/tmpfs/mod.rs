@@ -127,6 +127,7 @@ impl Node {
         mode: u32,
         place: NodePlace,
     ) -> Result<Arc<Node>> {
+        super::check_memory()?;
         let now = Time::now();
         let state = State {
             place,
