@@ -301,8 +301,7 @@ struct Contents {
 
 impl Backing for Contents {
     fn read_page(&self, index: u64, page: &mut [u8; PAGE_SIZE]) -> Result {
-        self.fs.disk()?
-            .read_page(&self.path, self.ino, index, page)
+        self.fs.disk()?.read_page(&self.path, self.ino, index, page)
     }
 
     fn delay_ns(&self) -> u64 {

@@ -267,6 +267,7 @@ impl Slots {
 #[cfg(all(test, not(target_os = "none")))]
 mod tests {
     use super::*;
+    use crate::arch::sim::machine::run_test;
     use crate::fs::{file::Opened, null};
 
     fn file() -> Arc<File> {
@@ -279,55 +280,61 @@ mod tests {
 
     #[test]
     fn lowest_free_descriptor() {
-        let table = FileTable::new();
-        for expected in 0..130 {
-            assert_eq!(insert(&table, 0), Ok(expected));
-        }
-        for fd in [5, 64, 129] {
-            drop(table.remove(fd).unwrap());
-        }
-        assert_eq!(insert(&table, 0), Ok(5));
-        assert_eq!(insert(&table, 10), Ok(64));
-        assert_eq!(insert(&table, 500), Ok(500));
-        assert_eq!(insert(&table, 0), Ok(129));
-        assert_eq!(insert(&table, 0), Ok(130));
+        run_test(|| {
+            let table = FileTable::new();
+            for expected in 0..130 {
+                assert_eq!(insert(&table, 0), Ok(expected));
+            }
+            for fd in [5, 64, 129] {
+                drop(table.remove(fd).unwrap());
+            }
+            assert_eq!(insert(&table, 0), Ok(5));
+            assert_eq!(insert(&table, 10), Ok(64));
+            assert_eq!(insert(&table, 500), Ok(500));
+            assert_eq!(insert(&table, 0), Ok(129));
+            assert_eq!(insert(&table, 0), Ok(130));
+        });
     }
 
     #[test]
     fn limits() {
-        let table = FileTable::new();
-        assert_eq!(table.insert(file(), 0, 2, false), Ok(0));
-        assert_eq!(table.insert(file(), 0, 2, false), Ok(1));
-        assert_eq!(table.insert(file(), 0, 2, false), Err(Errno::EMFILE));
-        assert_eq!(table.insert(file(), 2, 2, false), Err(Errno::EINVAL));
-        assert_eq!(table.replace(file(), 2, 2, false), Err(Errno::EBADF));
-        let full = FileTable::new();
-        for _ in 0..MAX_FILES {
-            full.insert(file(), 0, u64::MAX, false).unwrap();
-        }
-        assert_eq!(full.insert(file(), 0, u64::MAX, false), Err(Errno::EMFILE));
-        full.remove(MAX_FILES as i32 - 1).unwrap();
-        assert_eq!(
-            full.insert(file(), 3, u64::MAX, false),
-            Ok(MAX_FILES as u32 - 1)
-        );
+        run_test(|| {
+            let table = FileTable::new();
+            assert_eq!(table.insert(file(), 0, 2, false), Ok(0));
+            assert_eq!(table.insert(file(), 0, 2, false), Ok(1));
+            assert_eq!(table.insert(file(), 0, 2, false), Err(Errno::EMFILE));
+            assert_eq!(table.insert(file(), 2, 2, false), Err(Errno::EINVAL));
+            assert_eq!(table.replace(file(), 2, 2, false), Err(Errno::EBADF));
+            let full = FileTable::new();
+            for _ in 0..MAX_FILES {
+                full.insert(file(), 0, u64::MAX, false).unwrap();
+            }
+            assert_eq!(full.insert(file(), 0, u64::MAX, false), Err(Errno::EMFILE));
+            full.remove(MAX_FILES as i32 - 1).unwrap();
+            assert_eq!(
+                full.insert(file(), 3, u64::MAX, false),
+                Ok(MAX_FILES as u32 - 1)
+            );
+        });
     }
 
     #[test]
     fn close_on_exec_and_fork() {
-        let table = FileTable::new();
-        insert(&table, 0).unwrap();
-        table.insert(file(), 0, 1024, true).unwrap();
-        let child = table.fork().unwrap();
-        assert!(Arc::ptr_eq(&child.get(1).unwrap(), &table.get(1).unwrap()));
-        child.close_on_exec();
-        assert_eq!(child.get(1).map(|_| ()), Err(Errno::EBADF));
-        assert!(table.close_on_exec_flag(1).unwrap());
-        assert_eq!(insert(&child, 0), Ok(1));
-        table.remove_range(0, u32::MAX);
-        assert_eq!(table.next_in_use(0), None);
-        assert_eq!(child.next_in_use(1), Some(1));
-        child.close_all();
-        assert_eq!(child.next_in_use(0), None);
+        run_test(|| {
+            let table = FileTable::new();
+            insert(&table, 0).unwrap();
+            table.insert(file(), 0, 1024, true).unwrap();
+            let child = table.fork().unwrap();
+            assert!(Arc::ptr_eq(&child.get(1).unwrap(), &table.get(1).unwrap()));
+            child.close_on_exec();
+            assert_eq!(child.get(1).map(|_| ()), Err(Errno::EBADF));
+            assert!(table.close_on_exec_flag(1).unwrap());
+            assert_eq!(insert(&child, 0), Ok(1));
+            table.remove_range(0, u32::MAX);
+            assert_eq!(table.next_in_use(0), None);
+            assert_eq!(child.next_in_use(1), Some(1));
+            child.close_all();
+            assert_eq!(child.next_in_use(0), None);
+        });
     }
 }

@@ -5,6 +5,7 @@ use linux_raw_sys::general as abi;
 use super::args::{Args, file, resolve, resolve_at};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileSystem, FileType, InodeRef, Stat, Time};
+use crate::fs::tmpfs::room_in_frames;
 use crate::mm::frame;
 use crate::mm::uaccess::{self, UserPtr};
 
@@ -204,7 +205,7 @@ fn write_statfs(inode: &InodeRef, to: usize) -> Result<usize> {
     let fs = inode.stat().fs;
     let memory = matches!(fs, FileSystem::Tmp | FileSystem::Shm);
     let (total, free) = if memory {
-        (frame::total_frames() as u64, frame::free_frames() as u64)
+        (frame::total_frames() as u64, room_in_frames() as u64)
     } else {
         (0, 0)
     };

@@ -7,11 +7,17 @@
 use super::{Content, Node};
 use crate::errno::{Errno, Result};
 use crate::fs::io::{Src, partial};
-use crate::mm::PAGE_SIZE;
+use crate::mm::{PAGE_SIZE, frame};
 use crate::sched::{Sleep, current};
 
 /// Largest file, bytes.
 pub const MAX_FILE_SIZE: u64 = i64::MAX as u64 & !(PAGE_SIZE as u64 - 1);
+
+/// Frames that files in memory may still take: they leave a quarter of the memory to programs. What is mapped and touched is not
+/// counted here.
+pub fn room_in_frames() -> usize {
+    frame::free_frames().saturating_sub(frame::total_frames() / 4)
+}
 
 impl Node {
     fn pages(&self) -> Result<&alloc::sync::Arc<crate::mm::page_cache::Mapping>> {
@@ -45,6 +51,9 @@ impl Node {
             let at = offset + done as u64;
             let in_page = at as usize % PAGE_SIZE;
             let part = (PAGE_SIZE - in_page).min(src.left());
+            if room_in_frames() == 0 {
+                return self.written(done, Errno::ENOSPC);
+            }
             let page = match pages.read_page(at / PAGE_SIZE as u64, Sleep::Killable) {
                 Ok(page) => page,
                 Err(Errno::ENOMEM) => return self.written(done, Errno::ENOSPC),

@@ -10,7 +10,7 @@ mod directory;
 mod file;
 pub mod index;
 
-pub use file::MAX_FILE_SIZE;
+pub use file::{MAX_FILE_SIZE, room_in_frames};
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
