@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use linux_raw_sys::general as abi;
 
@@ -18,6 +18,7 @@ use super::io::{Dst, Src};
 use super::stream::{PollEvents, Stream};
 use super::{path, regular, tmpfs};
 use crate::errno::{Errno, Result};
+use crate::mm::frame;
 use crate::mm::page_cache::Mapping;
 use crate::mm::vma::MappedFile;
 use crate::sync::{SpinLock, rank};
@@ -45,6 +46,34 @@ const SHOWN: u32 =
 /// The same for files that are only places.
 const PATH_FLAGS: u32 = abi::O_PATH | abi::O_DIRECTORY | abi::O_NOFOLLOW;
 
+/// Files that are open in the whole system.
+static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
+
+/// One of [`OPEN_FILES`].
+struct OpenFile;
+
+impl OpenFile {
+    /// `ENFILE` if there are so many that a tenth of the memory would go to them (`/proc/sys/fs/file-max`).
+    fn new() -> Result<OpenFile> {
+        if OPEN_FILES.load(Ordering::Relaxed) >= max_open_files() {
+            return Err(Errno::ENFILE);
+        }
+        OPEN_FILES.fetch_add(1, Ordering::Relaxed);
+        Ok(OpenFile)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        OPEN_FILES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Most files that can be open at a time: one for every 10 KiB of memory, at about 1 KiB each with what belongs to them.
+pub fn max_open_files() -> usize {
+    frame::total_frames() * 2 / 5
+}
+
 /// An open file description.
 pub struct File {
     pub inode: InodeRef,
@@ -53,12 +82,14 @@ pub struct File {
     flags: AtomicU32,
     /// Bytes, or a directory's position.
     position: SpinLock<u64>,
+    _count: OpenFile,
 }
 
 impl File {
     /// `flags`: those of open(2), as far as they matter afterwards.
     pub fn new(inode: InodeRef, opened: Opened, flags: u32) -> Result<Arc<File>> {
         super::check_memory()?;
+        let count = OpenFile::new()?;
         let access = access_of(flags);
         let flags = if flags & abi::O_PATH != 0 {
             flags & PATH_FLAGS
@@ -72,6 +103,7 @@ impl File {
             access,
             flags: AtomicU32::new(flags),
             position,
+            _count: count,
         })?)
     }
 

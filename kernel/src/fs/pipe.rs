@@ -1,6 +1,6 @@
 //! Pipes and FIFOs (`pipe(7)`).
 //!
-//! A ring of bytes that grows up to the pipe's capacity. User memory is copied under the spin lock with faults turned off; a copy that
+//! A queue of bytes in pages. User memory is copied under the spin lock with faults turned off; a copy that
 //! stopped at a missing page lets go of the lock, faults the page in, and goes on. A write of at most `PIPE_BUF` bytes becomes
 //! visible at once or not at all.
 //!
@@ -43,6 +43,8 @@ pub struct Pipe {
 
 struct State {
     ring: Ring,
+    /// Counts what may have made room: a writer waits for the next such event, as room alone is not enough when memory is short.
+    drained: u64,
     /// Open ends of each kind.
     readers: usize,
     writers: usize,
@@ -55,8 +57,8 @@ struct State {
 enum Step {
     /// So many bytes, at least one.
     Moved(usize),
-    /// The pipe is empty or full.
-    Blocked,
+    /// The pipe is empty or full; how often it was drained until then.
+    Blocked(u64),
     /// Nobody has the other side open.
     NoOtherSide,
     /// The user page so many bytes ahead is not present.
@@ -82,6 +84,7 @@ impl Pipe {
                 rank::FILES,
                 State {
                     ring: Ring::new(DEFAULT_CAPACITY),
+                    drained: 0,
                     readers: 0,
                     writers: 0,
                     readers_seen: 0,
@@ -161,7 +164,10 @@ impl Pipe {
             return Err(Errno::EPERM);
         }
         let capacity = bytes.max(PIPE_BUF).next_power_of_two();
-        self.state.lock().ring.set_capacity(capacity)?;
+        let mut state = self.state.lock();
+        state.ring.set_capacity(capacity)?;
+        state.drained += 1;
+        drop(state);
         self.writers.wake_all();
         Ok(capacity)
     }
@@ -180,8 +186,8 @@ impl Pipe {
                 }
                 Step::Missing(_) => dst.fault_in()?,
                 Step::NoOtherSide => return Ok(0),
-                Step::Blocked if nonblock => return Err(Errno::EAGAIN),
-                Step::Blocked => self.readers.wait_until(Sleep::Interruptible, || {
+                Step::Blocked(_) if nonblock => return Err(Errno::EAGAIN),
+                Step::Blocked(_) => self.readers.wait_until(Sleep::Interruptible, || {
                     let state = self.state.lock();
                     (!state.ring.is_empty() || state.writers == 0).then_some(())
                 })?,
@@ -196,7 +202,7 @@ impl Pipe {
             return if state.writers == 0 {
                 Step::NoOtherSide
             } else {
-                Step::Blocked
+                Step::Blocked(state.drained)
             };
         }
         let _no_fault = matches!(dst, Dst::User(_)).then(NoFault::new);
@@ -206,6 +212,7 @@ impl Pipe {
             let asked = bytes.len().min(dst.left());
             let copied = dst.put(&bytes[..asked]);
             state.ring.consume(copied);
+            state.drained += 1;
             done += copied;
             if copied < asked {
                 break;
@@ -261,10 +268,11 @@ impl Pipe {
                 send::send_to_thread(&current().arc(), sigpipe);
                 return Err(Errno::EPIPE);
             }
-            Step::Blocked if nonblock => return Err(Errno::EAGAIN),
-            Step::Blocked => self.writers.wait_until(Sleep::Interruptible, || {
+            Step::Blocked(_) if nonblock => return Err(Errno::EAGAIN),
+            Step::Blocked(drained) => self.writers.wait_until(Sleep::Interruptible, || {
                 let state = self.state.lock();
-                (state.ring.room() >= room || state.readers == 0).then_some(())
+                let more_room = state.drained != drained && state.ring.room() >= room;
+                (more_room || state.readers == 0).then_some(())
             })?,
         }
         Ok(0)
@@ -278,10 +286,12 @@ impl Pipe {
         }
         let wanted = state.ring.room().min(src.left());
         if wanted < at_least {
-            return Ok(Step::Blocked);
+            return Ok(Step::Blocked(state.drained));
         }
-        super::check_memory()?;
-        state.ring.reserve(wanted)?;
+        let wanted = state.ring.reserve(wanted)?;
+        if wanted < at_least {
+            return Ok(Step::Blocked(state.drained));
+        }
         let _no_fault = matches!(src, Src::User(_)).then(NoFault::new);
         let mut attempt = src.clone();
         let mut filled = 0;
@@ -354,10 +364,10 @@ impl Drop for End {
         let mut state = self.pipe.state.lock();
         state.readers -= usize::from(self.access.read);
         state.writers -= usize::from(self.access.write);
-        let left_over =
-            (state.readers == 0 && state.writers == 0).then(|| state.ring.take_memory());
+        if state.readers == 0 && state.writers == 0 {
+            state.ring.clear();
+        }
         drop(state);
-        drop(left_over);
         self.pipe.readers.wake_all();
         self.pipe.writers.wake_all();
         poll::notify();

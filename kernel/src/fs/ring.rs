@@ -1,25 +1,50 @@
-//! A ring of bytes that grows up to a capacity: a pipe's contents.
+//! A queue of bytes in pages: a pipe's contents.
+//!
+//! Pages are taken when bytes come and given back as they are read. All pipes together may hold a quarter of the memory; beyond that a
+//! queue takes more only while it is empty, so that every pipe can still move something.
 
-use alloc::vec::Vec;
+use alloc::collections::VecDeque;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::errno::{Errno, Result};
+use crate::mm::PAGE_SIZE;
+use crate::mm::frame;
+use crate::mm::page_buffer::PageBuffer;
 
-/// Smallest memory that a ring takes, bytes.
-const MIN_MEMORY: usize = 4096;
+/// Pages in all rings.
+static PAGES: AtomicUsize = AtomicUsize::new(0);
 
-/// A queue of bytes. Memory is taken when first needed and doubled until the capacity is reached.
+/// A page that is counted.
+struct Page(PageBuffer);
+
+impl Page {
+    fn new() -> Result<Page> {
+        let page = Page(PageBuffer::new()?);
+        PAGES.fetch_add(1, Ordering::Relaxed);
+        Ok(page)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        PAGES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A queue of bytes.
 pub struct Ring {
-    /// All of it initialised; its length is the memory of the ring.
-    memory: Vec<u8>,
+    pages: VecDeque<Page>,
+    /// Where the oldest byte is in the first page.
     first: usize,
     len: usize,
     capacity: usize,
 }
 
 impl Ring {
+    /// An empty queue for `capacity` bytes, at least a page.
     pub const fn new(capacity: usize) -> Ring {
         Ring {
-            memory: Vec::new(),
+            pages: VecDeque::new(),
             first: 0,
             len: 0,
             capacity,
@@ -43,105 +68,99 @@ impl Ring {
         self.capacity - self.len
     }
 
-    /// `EBUSY` if more than `capacity` bytes are in the ring.
+    /// `EBUSY` if more than `capacity` bytes are in the queue.
     pub fn set_capacity(&mut self, capacity: usize) -> Result {
         if self.len > capacity {
             return Err(Errno::EBUSY);
-        }
-        if self.memory.len() > capacity {
-            self.move_to(capacity)?;
         }
         self.capacity = capacity;
         Ok(())
     }
 
-    /// Makes sure that there is memory for `more` bytes, at most [`Ring::room`]. `ENOMEM`.
-    pub fn reserve(&mut self, more: usize) -> Result {
-        let needed = self.len + more;
-        debug_assert!(needed <= self.capacity);
-        if needed <= self.memory.len() {
-            return Ok(());
+    /// Takes memory for up to `wanted` more bytes, at most [`Ring::room`]; for how many there is some. `ENOMEM` if there is none at all
+    /// and the queue is empty.
+    pub fn reserve(&mut self, wanted: usize) -> Result<usize> {
+        debug_assert!(wanted <= self.room());
+        let mut space = self.pages.len() * PAGE_SIZE - self.first - self.len;
+        while space < wanted {
+            let many = PAGES.load(Ordering::Relaxed) > frame::total_frames() / 4;
+            // Two pages hold any atomic write, wherever it begins.
+            if many && (self.len > 0 || self.pages.len() >= 2) {
+                break;
+            }
+            let page = self
+                .pages
+                .try_reserve(1)
+                .map_err(Errno::from)
+                .and_then(|()| Page::new());
+            match page {
+                Ok(page) => self.pages.push_back(page),
+                Err(_) if self.len > 0 || space > 0 => break,
+                Err(error) => return Err(error),
+            }
+            space += PAGE_SIZE;
         }
-        self.move_to(
-            needed
-                .next_power_of_two()
-                .max(MIN_MEMORY)
-                .min(self.capacity),
-        )
+        Ok(space.min(wanted))
     }
 
-    /// Goes over to `size` bytes of new memory.
-    fn move_to(&mut self, size: usize) -> Result {
-        let mut memory = Vec::new();
-        memory.try_reserve_exact(size)?;
-        let (head, tail) = self.parts();
-        memory.extend_from_slice(head);
-        memory.extend_from_slice(tail);
-        memory.resize(size, 0);
-        self.memory = memory;
-        self.first = 0;
-        Ok(())
-    }
-
-    /// The contents in order, in two pieces.
-    fn parts(&self) -> (&[u8], &[u8]) {
-        let end = self.first + self.len;
-        if end <= self.memory.len() {
-            (&self.memory[self.first..end], &[])
-        } else {
-            (
-                &self.memory[self.first..],
-                &self.memory[..end - self.memory.len()],
-            )
-        }
-    }
-
-    /// The oldest bytes, as many as lie together; empty only if the ring is.
+    /// The oldest bytes, as many as lie together; empty only if the queue is.
     pub fn readable(&self) -> &[u8] {
-        self.parts().0
+        let end = (self.first + self.len).min(PAGE_SIZE);
+        self.pages
+            .front()
+            .map_or(&[], |page| &page.0.bytes()[self.first..end])
     }
 
     /// Drops the oldest `bytes`.
     pub fn consume(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.len);
         self.len -= bytes;
+        self.first += bytes;
+        let done = if self.len == 0 {
+            self.pages.len()
+        } else {
+            self.first / PAGE_SIZE
+        };
+        self.pages.drain(..done);
         self.first = if self.len == 0 {
             0
         } else {
-            (self.first + bytes) % self.memory.len()
+            self.first % PAGE_SIZE
         };
     }
 
     /// Reserved memory `ahead` bytes behind the newest byte, at most `max` bytes of it that lie together.
     pub fn writable(&mut self, ahead: usize, max: usize) -> &mut [u8] {
-        let size = self.memory.len();
-        debug_assert!(self.len + ahead < size);
-        let start = (self.first + self.len + ahead) % size;
-        let end = (start + max.min(size - self.len - ahead)).min(size);
-        &mut self.memory[start..end]
+        let at = self.first + self.len + ahead;
+        let start = at % PAGE_SIZE;
+        let end = (start + max).min(PAGE_SIZE);
+        match self.pages.get_mut(at / PAGE_SIZE) {
+            Some(page) => &mut page.0.bytes_mut()[start..end],
+            None => &mut [],
+        }
     }
 
     /// The next `bytes` after the newest one, filled through [`Ring::writable`], become contents.
     pub fn commit(&mut self, bytes: usize) {
-        debug_assert!(self.len + bytes <= self.memory.len());
         self.len += bytes;
+        debug_assert!(self.first + self.len <= self.pages.len() * PAGE_SIZE);
     }
 
-    /// Empties the ring and hands its memory to the caller, to be freed outside of locks.
-    pub fn take_memory(&mut self) -> Vec<u8> {
+    /// Empties the queue and gives its memory back.
+    pub fn clear(&mut self) {
+        self.pages = VecDeque::new();
         self.first = 0;
         self.len = 0;
-        core::mem::take(&mut self.memory)
     }
 }
 
 #[cfg(all(test, not(target_os = "none")))]
 mod tests {
     use super::*;
-    use std::collections::VecDeque;
+    use crate::arch::sim::machine::run_test;
 
     fn push(ring: &mut Ring, bytes: &[u8]) {
-        ring.reserve(bytes.len()).unwrap();
+        assert_eq!(ring.reserve(bytes.len()), Ok(bytes.len()));
         let mut done = 0;
         while done < bytes.len() {
             let space = ring.writable(done, bytes.len() - done);
@@ -155,48 +174,55 @@ mod tests {
     /// Random pushes, pops and changes of capacity against a VecDeque.
     #[test]
     fn behaves_like_a_queue() {
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = |below: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random as usize % below
-        };
-        let mut ring = Ring::new(16384);
-        let mut model = VecDeque::new();
-        for step in 0..20_000 {
-            match next(20) {
-                0..9 => {
-                    let bytes: Vec<u8> = (0..next(3000).min(ring.room()))
-                        .map(|i| (i + step) as u8)
-                        .collect();
-                    push(&mut ring, &bytes);
-                    model.extend(bytes);
+        run_test(|| {
+            let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+            let mut next = |below: usize| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random as usize % below
+            };
+            let before = frame::free_frames();
+            let mut ring = Ring::new(16384);
+            let mut model = VecDeque::new();
+            for step in 0..20_000 {
+                match next(20) {
+                    0..9 => {
+                        let len = next(3000).min(ring.room());
+                        let bytes: Vec<u8> = (0..len).map(|i| (i + step) as u8).collect();
+                        push(&mut ring, &bytes);
+                        model.extend(bytes);
+                    }
+                    9..19 => {
+                        let bytes = ring.readable();
+                        let len = next(3000).min(bytes.len());
+                        let expected: Vec<u8> = model.drain(..len).collect();
+                        assert_eq!(bytes[..len], expected);
+                        ring.consume(len);
+                    }
+                    _ => {
+                        let capacity = 4096 << next(4);
+                        let outcome = ring.set_capacity(capacity);
+                        assert_eq!(outcome.is_err(), model.len() > capacity);
+                    }
                 }
-                9..19 => {
-                    let bytes = ring.readable();
-                    let len = next(3000).min(bytes.len());
-                    let expected: Vec<u8> = model.drain(..len).collect();
-                    assert_eq!(bytes[..len], expected);
-                    ring.consume(len);
-                }
-                _ => {
-                    let capacity = 4096 << next(4);
-                    let outcome = ring.set_capacity(capacity);
-                    assert_eq!(outcome.is_err(), model.len() > capacity);
-                }
+                assert_eq!(ring.len(), model.len());
+                assert!(before - frame::free_frames() <= ring.len().div_ceil(PAGE_SIZE) + 1);
             }
-            assert_eq!(ring.len(), model.len());
-        }
+            ring.clear();
+            assert_eq!(frame::free_frames(), before);
+        });
     }
 
     #[test]
     fn uncommitted_bytes_are_not_seen() {
-        let mut ring = Ring::new(4096);
-        ring.reserve(3).unwrap();
-        ring.writable(0, 3).copy_from_slice(b"abc");
-        assert!(ring.is_empty() && ring.readable().is_empty());
-        push(&mut ring, b"xy");
-        assert_eq!(ring.readable(), b"xy");
+        run_test(|| {
+            let mut ring = Ring::new(4096);
+            assert_eq!(ring.reserve(3), Ok(3));
+            ring.writable(0, 3).copy_from_slice(b"abc");
+            assert!(ring.is_empty() && ring.readable().is_empty());
+            push(&mut ring, b"xy");
+            assert_eq!(ring.readable(), b"xy");
+        });
     }
 }

@@ -305,9 +305,9 @@ mod tests {
             assert_eq!(table.insert(file(), 0, 2, false), Err(Errno::EMFILE));
             assert_eq!(table.insert(file(), 2, 2, false), Err(Errno::EINVAL));
             assert_eq!(table.replace(file(), 2, 2, false), Err(Errno::EBADF));
-            let full = FileTable::new();
+            let (full, one) = (FileTable::new(), file());
             for _ in 0..MAX_FILES {
-                full.insert(file(), 0, u64::MAX, false).unwrap();
+                full.insert(one.clone(), 0, u64::MAX, false).unwrap();
             }
             assert_eq!(full.insert(file(), 0, u64::MAX, false), Err(Errno::EMFILE));
             full.remove(MAX_FILES as i32 - 1).unwrap();

@@ -13,6 +13,7 @@ pub mod heap;
 mod limits;
 mod lock;
 pub mod map;
+pub mod page_buffer;
 pub mod page_cache;
 pub mod pte;
 mod query;

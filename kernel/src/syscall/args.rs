@@ -60,11 +60,7 @@ pub fn start_at(dirfd: usize, path: &[u8]) -> Result<Start> {
 
 /// The inode that a directory descriptor, a path and `AT_*` flags mean.
 pub fn resolve_at(dirfd: usize, path_addr: usize, flags: u32) -> Result<InodeRef> {
-    let path = if path_addr == 0 && flags & abi::AT_EMPTY_PATH != 0 {
-        Vec::new()
-    } else {
-        read_path(path_addr)?
-    };
+    let path = read_path(path_addr)?;
     if path.is_empty() && flags & abi::AT_EMPTY_PATH != 0 {
         if dirfd as i32 == abi::AT_FDCWD {
             return current().process.fs.cwd();

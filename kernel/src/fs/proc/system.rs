@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use crate::arch::{machine, time};
 use crate::fs::text::{Maker, Text};
 use crate::mm::frame;
-use crate::task::{rlimit, table};
+use crate::task::table;
 
 pub const OSTYPE: &str = "Linux";
 /// The Linux whose system calls are spoken; programs refuse to start when they find it too old.
@@ -84,7 +84,7 @@ pub const SYS: &[(&str, &[(&str, Maker)])] = &[
                 writeln!(text, "{}", crate::fs::table::MAX_FILES)
             }),
             ("file-max", |text| {
-                writeln!(text, "{}", rlimit::INFINITY >> 1)
+                writeln!(text, "{}", crate::fs::file::max_open_files())
             }),
         ],
     ),

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
 use super::index::{Entry, Index};
-use super::{Content, Node, NodePlace, copy};
+use super::{Content, Node, NodePlace, copy, room_in_frames};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{DirEntry, EntrySink, FileType, InodeRef, NAME_MAX, NewNode};
 use crate::fs::pipe::Pipe;
@@ -64,6 +64,9 @@ impl Node {
         }
         if !self.is_alive() {
             return Err(Errno::ENOENT);
+        }
+        if room_in_frames() == 0 {
+            return Err(Errno::ENOSPC);
         }
         let (file_type, content) = match new {
             NewNode::File => (FileType::Regular, Content::File(Mapping::anonymous(0)?)),
