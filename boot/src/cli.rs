@@ -50,6 +50,9 @@ pub enum Command {
         /// Accepted for cargo test's sake: the output is never captured
         #[arg(long, hide = true)]
         nocapture: bool,
+        /// Accepted likewise: cargo test -q asks for it
+        #[arg(long, hide = true)]
+        quiet: bool,
     },
 }
 

@@ -347,13 +347,8 @@ impl Run {
     }
 
     fn access(&mut self, what: &str, addr: usize, seen: Option<i64>) {
-        let fault = probe::take_fault().map(|fault| {
-            (
-                fault.signo,
-                fault.code,
-                (fault.addr as usize).wrapping_sub(ARENA),
-            )
-        });
+        let fault = probe::take_fault()
+            .map(|fault| (fault.signo, fault.code, fault.addr.wrapping_sub(ARENA)));
         writeln!(self.log, "{what} {:#x}: {seen:x?} {fault:x?}", addr - ARENA).expect("a string");
     }
 
