@@ -6,15 +6,12 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::exec::strings::Strings;
-use super::table::INIT_PID;
-use super::{ExitStatus, Process, Thread, exec, table};
-use crate::arch::{self, Exit, PtRegs, ThreadState, irq, machine};
+use super::{ExitStatus, Process, exec, table};
+use crate::arch::{self, Exit, PtRegs, irq, machine};
 use crate::config::{self, Config};
 use crate::errno::Result;
-use crate::fs::{self, FsContext};
-use crate::mm::Mm;
+use crate::fs;
 use crate::sched::{self, current};
-use crate::signal::{SigSet, ThreadSignals};
 use crate::trace;
 
 /// Starts the thread that brings the devices up and then starts the first program. `ENOMEM`; what goes wrong later ends the machine
@@ -32,22 +29,8 @@ pub fn start() -> Result {
 /// Makes the process that will become the configuration's program. The root file system is mounted.
 pub fn start_first_process() -> Result {
     table::insert(Process::init()?);
-    let mm = Mm::new()?;
-    let process = Process::first(table::new_id(), mm, FsContext::new()?)?;
-    process.set_parent(INIT_PID);
-    FIRST_PID.store(process.pid, Ordering::Relaxed);
-    let signals = ThreadSignals::new(SigSet::EMPTY);
-    let regs = PtRegs::new_user(0, 0);
-    let thread = Thread::new(
-        process.pid,
-        process.clone(),
-        ThreadState::new_user(&regs)?,
-        signals,
-        Some(run),
-    )?;
-    process.signals.lock().threads.push_back(thread.clone());
-    table::insert(process);
-    table::insert_thread(thread.clone());
+    let thread = super::child_of_init(run)?;
+    FIRST_PID.store(thread.process.pid, Ordering::Relaxed);
     sched::spawn(thread);
     Ok(())
 }

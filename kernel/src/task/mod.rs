@@ -17,10 +17,13 @@ pub mod table;
 pub mod thread;
 pub mod wait;
 
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use crate::arch::{PtRegs, ThreadState, irq};
 use crate::errno::Result;
+use crate::fs::FsContext;
+use crate::mm::Mm;
 use crate::mm::uaccess::UserPtr;
 use crate::sched::{self, current};
 use crate::signal::{SigSet, Signal, ThreadSignals, deliver};
@@ -119,26 +122,27 @@ pub fn start() -> Result {
     Ok(())
 }
 
-/// A user process whose thread runs `entry` in the kernel, for tests. On hardware `entry` does not return: it ends the process.
-#[cfg(any(test, not(target_os = "none")))]
-pub(crate) fn spawn_test_process(entry: fn()) -> Result {
-    let process = Process::first(
-        table::new_id(),
-        crate::mm::Mm::new()?,
-        crate::fs::FsContext::new()?,
-    )?;
+/// A new user process below init, whose thread, not running yet, begins in the kernel with `entry`: that makes it a program, or
+/// ends it. `ENOMEM`.
+fn child_of_init(entry: fn()) -> Result<Arc<Thread>> {
+    let process = Process::first(table::new_id(), Mm::new()?, FsContext::new()?)?;
     process.set_parent(table::INIT_PID);
-    let signals = ThreadSignals::new(SigSet::EMPTY);
     let thread = Thread::new(
         process.pid,
         process.clone(),
         ThreadState::new_user(&PtRegs::new_user(0, 0))?,
-        signals,
+        ThreadSignals::new(SigSet::EMPTY),
         Some(entry),
     )?;
     process.signals.lock().threads.push_back(thread.clone());
     table::insert(process);
     table::insert_thread(thread.clone());
-    sched::spawn(thread);
+    Ok(thread)
+}
+
+/// Runs `entry` in a user process of its own, for tests. On hardware `entry` does not return: it ends the process.
+#[cfg(any(test, not(target_os = "none")))]
+pub(crate) fn spawn_test_process(entry: fn()) -> Result {
+    sched::spawn(child_of_init(entry)?);
     Ok(())
 }
