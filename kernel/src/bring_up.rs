@@ -20,7 +20,6 @@ pub fn run(info: &'static mut BootInfo) {
     machine::seed_random(config.seed);
     check("the CPU", boot::cpu());
     check("the scheduler", task::start());
-    boot::start_tick();
     irq::enable();
 }
 

@@ -112,7 +112,8 @@ pub use imp::{BadFrame, RestoredFrame, min_frame_size, restore_frame, setup_fram
 pub use imp::irq;
 
 /// Clocks. `fn now_ns() -> u64`: monotonic nanoseconds since boot · `fn wall_clock_offset_ns() -> u64`: what added to it gives the
-/// time since 1970 · `const TICK_NS: u64`: distance of two calls of `sched::timer_tick`.
+/// time since 1970 · `fn set_wall_clock_offset_ns(u64)` · `fn set_timer(deadline_ns: u64)`: one call of `sched::timer_tick` at that
+/// time, or earlier if it is far away, in place of the one asked for before; called with interrupts off.
 pub use imp::time;
 
 /// The machine: `fn exit(Exit) -> !` · `fn random_u64() -> u64` (seeded by the configuration or hardware) · `fn control(fmt::Arguments)`:

@@ -253,6 +253,7 @@ fn signal_ends_sleep(thread: &Thread) -> bool {
 
 /// Hands the CPU over. Interrupts are off.
 fn switch_to(prev: Current, next: Arc<Thread>) {
+    timer::tick_by(next.sched.since.load(Ordering::Relaxed));
     next.process.activate_mm();
     let next = Arc::into_raw(next);
     // SAFETY: `next` carries a count for the CPU. `prev` keeps the CPU's count until it is switched to again, or in `dead`.
@@ -329,8 +330,14 @@ pub(crate) fn wake_stopped(thread: &Arc<Thread>) -> bool {
 /// Called by the architecture at every timer interrupt, interrupts off.
 pub fn timer_tick() {
     let now = time::now_ns();
-    timer::expire(now);
+    timer::interrupted(now);
     let current = current();
+    let idle = RUN_QUEUE.lock().idle.as_ref().map(Arc::as_ptr);
+    if idle == Some(current.0) {
+        return;
+    }
+    // The idle thread needs no tick: the next switch starts it again.
+    timer::tick_by(now);
     let ran = now.saturating_sub(current.sched.since.load(Ordering::Relaxed)) as i64;
     if current.sched.slice.load(Ordering::Relaxed) <= ran {
         current.set_flag(flag::NEED_RESCHED);

@@ -11,9 +11,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use intrusive_collections::{LinkedList, LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
 
-use super::timer::SleepTimer;
+use super::timer::{Deadline, SleepTimer};
 use super::{State, current, schedule, set_state};
-use crate::arch::time;
 use crate::errno::Errno;
 use crate::sync::{IrqLock, rank};
 use crate::task::Thread;
@@ -115,24 +114,41 @@ impl WaitQueue {
         }
     }
 
-    /// As [`WaitQueue::wait_until`], at most until `deadline_ns` (as [`time::now_ns`]; `None`: for ever).
+    /// As [`WaitQueue::wait_until`], at most until `deadline_ns` (as [`crate::arch::time::now_ns`]; `None`: for ever).
     pub fn wait_until_deadline<R>(
         &self,
         sleep: Sleep,
         deadline_ns: Option<u64>,
+        condition: impl FnMut() -> Option<R>,
+    ) -> Result<R, NotYet> {
+        self.wait_until_time(sleep, deadline_ns.map(Deadline::Monotonic), condition)
+    }
+
+    /// As [`WaitQueue::wait_until`], at most until `deadline` (`None`: for ever).
+    pub fn wait_until_time<R>(
+        &self,
+        sleep: Sleep,
+        deadline: Option<Deadline>,
         mut condition: impl FnMut() -> Option<R>,
     ) -> Result<R, NotYet> {
-        let Some(deadline) = deadline_ns else {
+        let Some(deadline) = deadline else {
             return self
                 .wait_until(sleep, condition)
                 .map_err(|Interrupted| NotYet::Interrupted);
         };
-        let timer = SleepTimer::new(deadline, current().arc());
-        let armed = timer.arm();
+        if let Some(value) = condition() {
+            return Ok(value);
+        }
+        let timer = SleepTimer::new(current().arc());
+        let armed = timer.arm(deadline);
         let outcome = self.wait_until(sleep, || match condition() {
             Some(value) => Some(Ok(value)),
-            None if time::now_ns() >= deadline => Some(Err(NotYet::TimedOut)),
-            None => None,
+            None if deadline.has_passed() => Some(Err(NotYet::TimedOut)),
+            None => {
+                // It may have rung, and the wall clock been set back since.
+                armed.again(deadline);
+                None
+            }
         });
         drop(armed);
         outcome.unwrap_or(Err(NotYet::Interrupted))
@@ -205,8 +221,13 @@ impl Drop for Queued<'_> {
 
 /// Sleeps until `deadline_ns` or a signal that ends the sleep.
 pub fn sleep_until(sleep: Sleep, deadline_ns: u64) -> Result<(), Interrupted> {
+    sleep_until_time(sleep, Deadline::Monotonic(deadline_ns))
+}
+
+/// Sleeps until `deadline` or a signal that ends the sleep.
+pub fn sleep_until_time(sleep: Sleep, deadline: Deadline) -> Result<(), Interrupted> {
     let nobody_wakes = WaitQueue::new();
-    match nobody_wakes.wait_until_deadline(sleep, Some(deadline_ns), || None::<()>) {
+    match nobody_wakes.wait_until_time(sleep, Some(deadline), || None::<()>) {
         Ok(()) | Err(NotYet::TimedOut) => Ok(()),
         Err(NotYet::Interrupted) => Err(Interrupted),
     }

@@ -112,11 +112,6 @@ fn force_as(info: SigInfo, default: bool) {
     thread.set_flag(flag::SIGPENDING);
 }
 
-/// ITIMER_REAL rang. From the timer interrupt.
-pub fn alarm_expired(process: &Process) {
-    send_to_process(process, SigInfo::kernel(Signal::SIGALRM));
-}
-
 /// The current thread ends: it takes no signal any more, and those of its process that it would have taken go to others.
 pub fn begin_exit(thread: &Thread) {
     let signals = thread.process.signals.lock();

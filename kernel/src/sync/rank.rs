@@ -17,6 +17,8 @@ pub const PROCESS_TABLE: Rank = Rank(2);
 pub const FAMILY: Rank = Rank(3);
 /// File tables, open files, directories, pipes.
 pub const FILES: Rank = Rank(4);
+/// The state of one interval timer.
+pub const INTERVAL_TIMER: Rank = Rank(5);
 pub const MMAP_LOCK: Rank = Rank(6);
 pub const VMA: Rank = Rank(8);
 /// The list of all mappings of files.

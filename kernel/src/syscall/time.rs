@@ -7,9 +7,11 @@ use linux_raw_sys::general as abi;
 use crate::arch::time;
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
-use crate::sched::wait::sleep_until;
+use crate::sched::timer::{Deadline, wall_ns};
+use crate::sched::wait::{sleep_until, sleep_until_time};
 use crate::sched::{Sleep, current};
 use crate::task::exec::stack::CLOCK_TICKS;
+use crate::task::itimer::Setting;
 use crate::task::thread::RestartBlock;
 use crate::task::{Process, Thread, table};
 
@@ -17,6 +19,8 @@ type Args = [usize; 6];
 
 pub const NS_PER_S: u64 = 1_000_000_000;
 const NS_PER_US: u64 = 1_000;
+/// What the coarse clocks count in: Linux's usual tick of 250 Hz.
+const COARSE_NS: u64 = 4_000_000;
 
 /// struct timespec and, with microseconds, struct timeval: seconds and a fraction.
 pub type TimePair = [i64; 2];
@@ -52,16 +56,19 @@ pub fn read_timeout(pointer: usize) -> Result<Option<u64>> {
     }
 }
 
+/// The monotonic clock as of the last whole unit of the coarse ones.
+fn coarse_ns() -> u64 {
+    let now = time::now_ns();
+    now - now % COARSE_NS
+}
+
 /// The clock's reading, ns. `EINVAL` for an unknown clock.
 fn read_clock(clock: usize) -> Result<u64> {
     match clock as u32 {
-        abi::CLOCK_REALTIME | abi::CLOCK_REALTIME_COARSE | abi::CLOCK_TAI => {
-            Ok(time::now_ns() + time::wall_clock_offset_ns())
-        }
-        abi::CLOCK_MONOTONIC
-        | abi::CLOCK_MONOTONIC_RAW
-        | abi::CLOCK_MONOTONIC_COARSE
-        | abi::CLOCK_BOOTTIME => Ok(time::now_ns()),
+        abi::CLOCK_REALTIME | abi::CLOCK_TAI => Ok(wall_ns()),
+        abi::CLOCK_MONOTONIC | abi::CLOCK_MONOTONIC_RAW | abi::CLOCK_BOOTTIME => Ok(time::now_ns()),
+        abi::CLOCK_MONOTONIC_COARSE => Ok(coarse_ns()),
+        abi::CLOCK_REALTIME_COARSE => Ok(coarse_ns() + time::wall_clock_offset_ns()),
         abi::CLOCK_PROCESS_CPUTIME_ID => Ok(cpu_time_of_process(&current().process)),
         abi::CLOCK_THREAD_CPUTIME_ID => Ok(cpu_time_of_thread(&current())),
         clock => read_cpu_clock(clock as i32),
@@ -135,7 +142,7 @@ pub fn sys_clock_getres(&[clock, to, ..]: &Args) -> Result<usize> {
         abi::CLOCK_REALTIME_COARSE | abi::CLOCK_MONOTONIC_COARSE
     );
     if let Some(to) = UserPtr::optional(to) {
-        to.write(timespec(if coarse { time::TICK_NS } else { 1 }))?;
+        to.write(timespec(if coarse { COARSE_NS } else { 1 }))?;
     }
     Ok(0)
 }
@@ -197,17 +204,18 @@ pub fn sys_nanosleep(&[request, remaining, ..]: &Args) -> Result<usize> {
 
 /// clock_nanosleep(2).
 pub fn sys_clock_nanosleep(&[clock, flags, request, remaining, ..]: &Args) -> Result<usize> {
-    let offset = match clock as u32 {
-        abi::CLOCK_REALTIME | abi::CLOCK_TAI => time::wall_clock_offset_ns(),
-        abi::CLOCK_MONOTONIC | abi::CLOCK_BOOTTIME => 0,
+    let base = match clock as u32 {
+        abi::CLOCK_REALTIME | abi::CLOCK_TAI => Deadline::Wall,
+        abi::CLOCK_MONOTONIC | abi::CLOCK_BOOTTIME => Deadline::Monotonic,
         abi::CLOCK_PROCESS_CPUTIME_ID => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::EINVAL),
     };
     let ns = to_ns(UserPtr::<TimePair>::new(request).read()?, NS_PER_S)?;
     if flags as u32 & abi::TIMER_ABSTIME == 0 {
+        // What is relative does not follow a clock that is set.
         return sleep(time::now_ns().saturating_add(ns), remaining);
     }
-    match sleep_until(Sleep::Interruptible, ns.saturating_sub(offset)) {
+    match sleep_until_time(Sleep::Interruptible, base(ns)) {
         Ok(()) => Ok(0),
         Err(_) => Err(Errno::ERESTARTNOHAND),
     }
@@ -237,27 +245,26 @@ pub fn sys_restart_syscall(_: &Args) -> Result<usize> {
     }
 }
 
-/// Sets the real-time interval timer; what it was comes back, ns.
-fn exchange_alarm(value_ns: u64, interval_ns: u64) -> Result<(u64, u64)> {
-    let process = &current().process;
-    let (deadline, interval) = process.alarm();
-    let now = time::now_ns();
-    // A timer that is set never shows zero.
-    let left = deadline.map_or(0, |deadline| deadline.saturating_sub(now).max(NS_PER_US));
-    let first = (value_ns > 0).then(|| now.saturating_add(value_ns));
-    process.set_alarm(first, interval_ns)?;
-    Ok((left, interval))
-}
-
 /// alarm(2).
 pub fn sys_alarm(&[seconds, ..]: &Args) -> Result<usize> {
-    let (left, _) = exchange_alarm(u64::from(seconds as u32) * NS_PER_S, 0)?;
-    let rounded = (left + NS_PER_S / 2) / NS_PER_S;
-    Ok(if left > 0 { rounded.max(1) as usize } else { 0 })
+    let before = current().process.set_real_timer(Setting {
+        value: u64::from(seconds as u32) * NS_PER_S,
+        interval: 0,
+    })?;
+    let rounded = (before.value + NS_PER_S / 2) / NS_PER_S;
+    Ok(if before.value > 0 {
+        rounded.max(1) as usize
+    } else {
+        0
+    })
 }
 
 /// struct itimerval: interval and value, each seconds and microseconds.
-type Itimerval = [[i64; 2]; 2];
+type Itimerval = [TimePair; 2];
+
+fn itimerval(setting: Setting) -> Itimerval {
+    [timeval(setting.interval), timeval(setting.value)]
+}
 
 /// setitimer(2); ITIMER_REAL only, the other two are `EINVAL`.
 pub fn sys_setitimer(&[which, new, old, ..]: &Args) -> Result<usize> {
@@ -269,10 +276,12 @@ pub fn sys_setitimer(&[which, new, old, ..]: &Args) -> Result<usize> {
         Some(pointer) => pointer.read()?,
         None => [[0; 2]; 2],
     };
-    let (left, old_interval) =
-        exchange_alarm(to_ns(value, 1_000_000)?, to_ns(interval, 1_000_000)?)?;
+    let before = current().process.set_real_timer(Setting {
+        value: to_ns(value, 1_000_000)?,
+        interval: to_ns(interval, 1_000_000)?,
+    })?;
     if let Some(pointer) = UserPtr::<Itimerval>::optional(old) {
-        pointer.write([timeval(old_interval), timeval(left)])?;
+        pointer.write(itimerval(before))?;
     }
     Ok(0)
 }
@@ -282,11 +291,8 @@ pub fn sys_getitimer(&[which, to, ..]: &Args) -> Result<usize> {
     if which as u32 != abi::ITIMER_REAL {
         return Err(Errno::EINVAL);
     }
-    let (deadline, interval) = current().process.alarm();
-    let left = deadline.map_or(0, |deadline| {
-        deadline.saturating_sub(time::now_ns()).max(NS_PER_US)
-    });
+    let setting = current().process.real_timer.get();
     UserPtr::<Itimerval>::new(to)
-        .write([timeval(interval), timeval(left)])
+        .write(itimerval(setting))
         .map(|()| 0)
 }

@@ -92,7 +92,7 @@ fn leave_group(thread: &Arc<Thread>) -> bool {
 
 /// Gives back what the process had, and leaves a zombie for the parent.
 fn end_process(process: &Arc<Process>, status: ExitStatus) {
-    process.drop_alarm();
+    process.real_timer.stop();
     process.files.close_all();
     process.replace_mm(None);
     give_children_away(process);

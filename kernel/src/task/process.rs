@@ -1,6 +1,6 @@
 //! A process: what its threads share.
 
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{
@@ -8,6 +8,7 @@ use intrusive_collections::{
 };
 
 use super::credentials::Credentials;
+use super::itimer::RealTimer;
 use super::mm_cell::MmCell;
 use super::rlimit::Rlimits;
 use super::{ExitStatus, table};
@@ -16,7 +17,6 @@ use crate::errno::Result;
 use crate::fs::{FileTable, FsContext};
 use crate::mm::Mm;
 use crate::sched::WaitQueue;
-use crate::sched::timer::AlarmClock;
 use crate::signal::{ProcessSignals, Signal, code, send};
 use crate::sync::{IrqLock, SpinLock, rank};
 
@@ -75,8 +75,8 @@ pub struct Process {
     exit_signal: AtomicU32,
     /// Registered uses of membarrier(2), bits of its commands.
     pub barriers: AtomicU32,
-    alarm: SpinLock<Option<AlarmClock>>,
-    alarm_interval: AtomicU64,
+    /// ITIMER_REAL.
+    pub real_timer: RealTimer,
     /// Of ended threads.
     pub usage: Usage,
     /// Of children that were waited for.
@@ -190,8 +190,7 @@ impl Process {
             thread_ends: WaitQueue::new(),
             exit_signal: AtomicU32::new(u32::from(Signal::SIGCHLD.number())),
             barriers: AtomicU32::new(0),
-            alarm: SpinLock::new(rank::FAMILY, None),
-            alarm_interval: AtomicU64::new(0),
+            real_timer: RealTimer::new(),
             usage: Usage::default(),
             child_usage: Usage::default(),
             name: SpinLock::new(rank::LEAF, [0; 16]),
@@ -329,44 +328,5 @@ impl Process {
     /// User and system time in clock ticks of 1/100 s. System time is not told apart yet.
     pub fn cpu_times_in_ticks(&self) -> (i64, i64) {
         ((self.cpu_time_ns() / 10_000_000) as i64, 0)
-    }
-
-    /// Sets ITIMER_REAL: first ring at `deadline_ns` since boot (`None`: never), then every `interval_ns` (0: once). `ENOMEM`.
-    pub fn set_alarm(self: &Arc<Self>, deadline_ns: Option<u64>, interval_ns: u64) -> Result {
-        let weak: Weak<Process> = Arc::downgrade(self);
-        let fresh = if self.alarm.lock().is_none() {
-            Some(AlarmClock::new(weak)?)
-        } else {
-            None
-        };
-        let mut alarm = self.alarm.lock();
-        if alarm.is_none() {
-            *alarm = fresh;
-        }
-        let Some(clock) = alarm.as_ref() else {
-            return Ok(());
-        };
-        clock.cancel();
-        self.alarm_interval.store(interval_ns, Ordering::Relaxed);
-        if let Some(deadline) = deadline_ns {
-            clock.arm(deadline);
-        }
-        Ok(())
-    }
-
-    /// When ITIMER_REAL rings next, and its interval.
-    pub fn alarm(&self) -> (Option<u64>, u64) {
-        let deadline = self.alarm.lock().as_ref().and_then(AlarmClock::deadline_ns);
-        (deadline, self.alarm_interval_ns())
-    }
-
-    pub fn alarm_interval_ns(&self) -> u64 {
-        self.alarm_interval.load(Ordering::Relaxed)
-    }
-
-    /// Timers end with the process.
-    pub(super) fn drop_alarm(&self) {
-        let clock = self.alarm.lock().take();
-        drop(clock);
     }
 }

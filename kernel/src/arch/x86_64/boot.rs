@@ -101,13 +101,7 @@ fn frames_of(region: &MemoryRegion) -> Range<u32> {
 pub fn cpu() -> Result<(), OutOfMemory> {
     fpu::init()?;
     pic::init();
-    time::init();
-    Ok(())
-}
-
-/// Lets the timer tick. After the scheduler.
-pub fn start_tick() {
-    time::start_tick();
+    time::init()
 }
 
 /// Writes to the log line: for the log's backend.

@@ -10,7 +10,7 @@ use x86_64::registers::debug::{Dr6, Dr6Flags};
 
 use super::idt::vector;
 use super::regs::{PtRegs, TrapInfo, flags};
-use super::{fpu, irq, page_fault, panic, pic, uaccess};
+use super::{apic, fpu, irq, page_fault, panic, pic, uaccess};
 use crate::sched::current;
 use crate::signal::{self, SigInfo, Signal, code};
 
@@ -26,6 +26,14 @@ pub(super) extern "C" fn exception(regs: &mut PtRegs, vector: usize) {
     if lines.contains(&vector) {
         regs.orig_rax = usize::MAX;
         return irq::handle((vector - lines.start) as u8);
+    }
+    if vector == usize::from(apic::TIMER_VECTOR) {
+        regs.orig_rax = usize::MAX;
+        return irq::handle_timer();
+    }
+    if vector == apic::SPURIOUS_VECTOR as usize {
+        regs.orig_rax = usize::MAX;
+        return;
     }
     trap(regs, vector);
 }

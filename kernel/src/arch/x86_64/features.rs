@@ -72,6 +72,11 @@ pub(super) fn has_rdrand() -> bool {
     cpuid(1, 0).ecx & (1 << 30) != 0
 }
 
+/// Whether the local interrupt controller's registers can be model-specific ones.
+pub(super) fn has_x2apic() -> bool {
+    cpuid(1, 0).ecx & (1 << 21) != 0
+}
+
 /// AT_HWCAP: the feature bits of CPUID leaf 1 in EDX.
 pub(super) fn hwcap() -> usize {
     cpuid(1, 0).edx as usize

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use x86_64::instructions::interrupts;
 
-use super::pic;
+use super::{apic, pic};
 use crate::sync::rank;
 
 /// Whether interrupts were enabled.
@@ -74,4 +74,12 @@ pub(super) fn handle(line: u8) {
         handler();
         rank::end_interrupt(interrupted);
     }
+}
+
+/// Runs what the timer's interrupt is for.
+pub(super) fn handle_timer() {
+    apic::end_of_interrupt();
+    let interrupted = rank::begin_interrupt();
+    crate::sched::timer_tick();
+    rank::end_interrupt(interrupted);
 }

@@ -2,6 +2,7 @@
 //!
 //! Offers the names of `arch::mod` and nothing else. SDM stands for Intel's Software Developer's Manual, APM for AMD's.
 
+mod apic;
 mod backtrace;
 pub mod boot;
 pub mod crash;

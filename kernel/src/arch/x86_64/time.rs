@@ -1,24 +1,19 @@
-//! Clocks: the time stamp counter, calibrated once against the PIT, and the PIT's periodic interrupt.
+//! Clocks: the time stamp counter and this CPU's one-shot timer, both calibrated once against the PIT.
 
 use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use x86_64::instructions::port::Port;
 
-use super::irq;
-
-/// Distance of two timer interrupts.
-pub const TICK_NS: u64 = 1_000_000;
+use super::apic;
+use crate::errno::OutOfMemory;
 
 /// The PIT's own clock.
 const PIT_HZ: u64 = 1_193_182;
-const PIT_CHANNEL_0: u16 = 0x40;
 const PIT_CHANNEL_2: u16 = 0x42;
 const PIT_COMMAND: u16 = 0x43;
 /// System control port: gate and output of channel 2.
 const PIT_GATE: u16 = 0x61;
-
-const TIMER_LINE: u8 = 0;
 
 /// How long the calibration looks.
 const CALIBRATION_NS: u64 = 10_000_000;
@@ -46,25 +41,28 @@ pub fn wall_clock_offset_ns() -> u64 {
     WALL_OFFSET.load(Ordering::Relaxed)
 }
 
-/// Calibrates the clock and starts the periodic interrupt. Once.
-pub(super) fn init() {
+/// The wall clock was set: what added to [`now_ns`] gives nanoseconds since 1970 from now on.
+pub fn set_wall_clock_offset_ns(offset: u64) {
+    WALL_OFFSET.store(offset, Ordering::Relaxed);
+}
+
+/// Lets [`crate::sched::timer_tick`] be called at `deadline_ns`, or somewhat earlier where that is far away, in place of what was
+/// asked for before. Interrupts off.
+pub fn set_timer(deadline_ns: u64) {
+    apic::interrupt_in(deadline_ns.saturating_sub(now_ns()));
+}
+
+/// Calibrates the clock and the timer. Once, interrupts off.
+pub(super) fn init() -> Result<(), OutOfMemory> {
+    apic::init()?;
     let start = tsc();
+    apic::start_counting();
     let counts = wait_for_pit();
     NS_PER_COUNT.store((CALIBRATION_NS << 32) / counts.max(1), Ordering::Relaxed);
     TSC_AT_BOOT.store(start, Ordering::Relaxed);
+    apic::calibrate(now_ns());
     WALL_OFFSET.store(read_rtc() * 1_000_000_000 - now_ns(), Ordering::Relaxed);
-}
-
-/// Starts the periodic interrupt.
-pub(super) fn start_tick() {
-    let divisor = (PIT_HZ * TICK_NS / 1_000_000_000) as u16;
-    // SAFETY: the ports are the PIT's; mode 2 on channel 0 is the periodic timer.
-    unsafe {
-        Port::<u8>::new(PIT_COMMAND).write(0x34);
-        Port::<u8>::new(PIT_CHANNEL_0).write(divisor as u8);
-        Port::<u8>::new(PIT_CHANNEL_0).write((divisor >> 8) as u8);
-    }
-    irq::register(TIMER_LINE, crate::sched::timer_tick);
+    Ok(())
 }
 
 /// Lets PIT channel 2 count down once; how far the time stamp counter goes meanwhile.

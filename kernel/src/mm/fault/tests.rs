@@ -16,6 +16,7 @@ use crate::mm::vma::Source;
 use crate::mm::{PAGE_SIZE, uaccess};
 use crate::sched::wait::sleep_until;
 use crate::signal::{Action, Detail, SigInfo, send};
+use crate::task::itimer::Setting;
 use crate::task::thread::flag;
 
 const RW: VmFlags = VmFlags::READ
@@ -102,7 +103,10 @@ fn catch(signal: Signal) {
 fn alarm_in(ns: u64) {
     current()
         .process
-        .set_alarm(Some(time::now_ns() + ns), 0)
+        .set_real_timer(Setting {
+            value: ns,
+            interval: 0,
+        })
         .expect("memory");
 }
 
@@ -354,7 +358,10 @@ fn a_periodic_signal_does_not_starve_a_fault() {
         catch(Signal::SIGALRM);
         current()
             .process
-            .set_alarm(Some(time::now_ns() + 1_000_000), 1_000_000)
+            .set_real_timer(Setting {
+                value: 1_000_000,
+                interval: 1_000_000,
+            })
             .expect("memory");
         let mut interruptions = 0;
         while user_read(BASE) != Ok(1) {
@@ -362,7 +369,10 @@ fn a_periodic_signal_does_not_starve_a_fault() {
             assert!(interruptions < 100);
             take_all_signals();
         }
-        current().process.set_alarm(None, 0).expect("memory");
+        current()
+            .process
+            .set_real_timer(Setting::default())
+            .expect("memory");
         take_all_signals();
         assert!(interruptions >= 40, "{interruptions}");
         assert_eq!(file.reads.load(Ordering::Relaxed), 1);
