@@ -14,6 +14,9 @@ pub const PAGE_SHIFT: usize = 12;
 pub struct VirtAddr(usize);
 
 impl VirtAddr {
+    /// The end of all user addresses.
+    pub const END: VirtAddr = VirtAddr(USER_END);
+
     /// `None` if `raw` is not a user address.
     #[inline]
     pub const fn new(raw: usize) -> Option<VirtAddr> {

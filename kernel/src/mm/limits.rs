@@ -14,6 +14,11 @@ fn pages_allowed(resource: Resource) -> u64 {
     current().process.rlimits.soft(resource) >> PAGE_SHIFT
 }
 
+fn hard_pages_allowed(resource: Resource) -> u64 {
+    let limit = current().process.rlimits.get(resource as usize);
+    limit.map_or(0, |limit| limit.hard >> PAGE_SHIFT)
+}
+
 /// Whether `len` more bytes may be mapped with `flags`, after `replaced` pages of the address space have gone. `ENOMEM`.
 pub fn may_expand(areas: &Areas, flags: VmFlags, len: usize, replaced: u64) -> Result {
     let pages = (len >> PAGE_SHIFT) as u64;
@@ -21,7 +26,13 @@ pub fn may_expand(areas: &Areas, flags: VmFlags, len: usize, replaced: u64) -> R
     if total > pages_allowed(Resource::AddressSpace) {
         return Err(Errno::ENOMEM);
     }
-    if Vma::is_data(flags) && areas.data().saturating_add(pages) > pages_allowed(Resource::Data) {
+    if !Vma::is_data(flags) {
+        return Ok(());
+    }
+    let data = areas.data().saturating_add(pages);
+    let soft = pages_allowed(Resource::Data);
+    // A soft limit of 0 does not count: Linux lets programs live that set it for brk(2) alone.
+    if data > soft && !(soft == 0 && data <= hard_pages_allowed(Resource::Data)) {
         return Err(Errno::ENOMEM);
     }
     Ok(())
@@ -60,8 +71,9 @@ pub fn can_lock() -> Result {
     }
 }
 
-/// Whether the whole address space may be locked. `ENOMEM`.
+/// Whether the whole address space may be locked. `EPERM`, `ENOMEM`.
 pub fn may_lock_all(areas: &Areas) -> Result {
+    can_lock()?;
     if !is_root() && areas.pages() > pages_allowed(Resource::LockedMemory) {
         Err(Errno::ENOMEM)
     } else {

@@ -7,7 +7,7 @@ use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, page_align_down};
 use super::fault::{Access, fault_in};
 use super::limits;
 use super::map::Range;
-use super::space::Mm;
+use super::space::{Areas, Mm};
 use super::vma::VmFlags;
 use crate::errno::{Errno, Result};
 use crate::sched::{Sleep, current};
@@ -26,39 +26,33 @@ impl Mm {
         locks: VmFlags,
     ) -> Result<Option<(usize, usize)>> {
         let start = page_align_down(addr);
-        let len = len
-            .checked_add(addr - start)
-            .and_then(super::addr::page_align_up)
-            .ok_or(Errno::EINVAL)?;
+        // Linux lets the length wrap when it rounds it up.
+        let len = page_align_down(
+            len.wrapping_add(addr - start)
+                .wrapping_add(super::PAGE_SIZE - 1),
+        );
         if !locks.is_empty() {
             limits::can_lock()?;
         }
         let mut areas = self.write()?;
-        let range = Range::new(start, len);
+        let first = VirtAddr::new(start);
+        let end = start.checked_add(len);
         if !locks.is_empty() {
-            let locked_already: u64 = range.map_or(0, |range| {
-                areas
-                    .overlapping(range.start, range.end)
-                    .filter(|vma| vma.flags.contains(VmFlags::LOCKED))
-                    .map(|vma| (range.part_in(vma).len() >> PAGE_SHIFT) as u64)
-                    .sum()
-            });
-            let pages = (len >> PAGE_SHIFT) as u64 - locked_already.min((len >> PAGE_SHIFT) as u64);
-            limits::may_lock(&areas, pages, Errno::ENOMEM)?;
+            let last = VirtAddr::new(end.unwrap_or(0)).unwrap_or(VirtAddr::END);
+            let already = first.map_or(0, |first| areas.locked_in(first, last));
+            let pages = (len >> PAGE_SHIFT) as u64;
+            limits::may_lock(&areas, pages.saturating_sub(already), Errno::ENOMEM)?;
         }
-        if start.checked_add(len).is_none() {
-            return Err(Errno::EINVAL);
-        }
+        let end = end.ok_or(Errno::EINVAL)?;
         if len == 0 {
             return Ok(None);
         }
-        let range = range.ok_or(Errno::ENOMEM)?;
-        let mut at = range.start;
-        while at < range.end {
+        let mut at = first.ok_or(Errno::ENOMEM)?;
+        while at.get() < end {
             let vma = areas.find(at).ok_or(Errno::ENOMEM)?;
-            let end = vma.end.min(range.end);
-            areas.set_flags(&vma, at, end, (vma.flags - LOCKS) | locks)?;
-            at = end;
+            let part_end = vma.end.min(VirtAddr::new(end).unwrap_or(VirtAddr::END));
+            areas.set_flags(&vma, at, part_end, (vma.flags - LOCKS) | locks)?;
+            at = part_end;
         }
         Ok(Some((start, len)))
     }
@@ -75,7 +69,9 @@ impl Mm {
         };
         let mut at = VirtAddr::new(0);
         while let Some(vma) = at.and_then(|at| areas.find_at_or_above(at)) {
-            areas.set_flags(&vma, vma.start, vma.end, (vma.flags - LOCKS) | locks)?;
+            let flags = (vma.flags - LOCKS) | locks;
+            // As on Linux, an area for whose change there is no memory stays as it is.
+            let _ = areas.set_flags(&vma, vma.start, vma.end, flags);
             at = Some(vma.end).filter(|end| end.get() < crate::arch::USER_END);
         }
         Ok(())
@@ -85,37 +81,6 @@ impl Mm {
     pub fn locks_new(&self) -> bool {
         self.read(Sleep::Uninterruptible)
             .is_ok_and(|areas| areas.default_flags.contains(VmFlags::LOCKED))
-    }
-
-    /// Whether the area at `addr` is locked.
-    pub fn is_locked(&self, addr: usize) -> bool {
-        let areas = self.read(Sleep::Uninterruptible);
-        areas.is_ok_and(|areas| {
-            VirtAddr::new(addr)
-                .and_then(|addr| areas.find(addr))
-                .is_some_and(|vma| vma.flags.contains(VmFlags::LOCKED))
-        })
-    }
-
-    /// Makes the pages of all locked areas present, as far as they can be had.
-    pub fn populate_locked(&self) {
-        let mut at = VirtAddr::new(0);
-        while let Some((start, len)) = at.and_then(|at| self.next_locked(at)) {
-            if self.populate(start, len) == Err(Errno::EINTR) {
-                return;
-            }
-            at = VirtAddr::new(start + len).filter(|end| end.get() < crate::arch::USER_END);
-        }
-    }
-
-    /// The first locked area at or above `at`: start and bytes.
-    fn next_locked(&self, at: VirtAddr) -> Option<(usize, usize)> {
-        let areas = self.read(Sleep::Killable).ok()?;
-        let end = VirtAddr::new(crate::arch::USER_END)?;
-        areas
-            .overlapping(at, end)
-            .find(|vma| vma.flags.contains(VmFlags::LOCKED))
-            .map(|vma| (vma.start.get(), vma.len()))
     }
 
     /// The next stretch of `range` from `at` on that lies in one area: its end, how it has to be touched (`None`: nobody may), and
@@ -153,6 +118,42 @@ impl Mm {
             at = end;
         }
         Ok(())
+    }
+
+    /// The same as far as it can be had: holes are passed over, and an area whose pages cannot be had is left to faults.
+    pub fn populate_what_can_be_had(&self, addr: usize, len: usize) {
+        let mut at = VirtAddr::new(addr);
+        let end = VirtAddr::new(addr.saturating_add(len)).unwrap_or(VirtAddr::END);
+        while let Some(start) = at.and_then(|at| self.mapped_at_or_above(at, end)) {
+            let Ok((stretch_end, access, waits)) = self.stretch(start, end) else {
+                return;
+            };
+            let touched = match access.filter(|_| !waits) {
+                Some(access) => touch(start, stretch_end, access),
+                None => Ok(()),
+            };
+            if touched == Err(Errno::EINTR) {
+                return;
+            }
+            at = Some(stretch_end);
+        }
+    }
+
+    /// The first mapped address in `at..end`.
+    fn mapped_at_or_above(&self, at: VirtAddr, end: VirtAddr) -> Option<VirtAddr> {
+        let areas = self.read(Sleep::Killable).ok()?;
+        let start = areas.find_at_or_above(at)?.start.max(at);
+        (start < end).then_some(start)
+    }
+}
+
+impl Areas {
+    /// Locked pages in `start..end`. Costs the areas there.
+    fn locked_in(&self, start: VirtAddr, end: VirtAddr) -> u64 {
+        self.overlapping(start, end)
+            .filter(|vma| vma.flags.contains(VmFlags::LOCKED))
+            .map(|vma| (Range { start, end }.part_in(vma).len() >> PAGE_SHIFT) as u64)
+            .sum()
     }
 }
 

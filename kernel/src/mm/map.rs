@@ -3,7 +3,7 @@
 //! Each takes the write side of `mmap_lock` once, checks everything, and then changes. The calls are system calls' bodies: they
 //! answer with the errors of the manual pages.
 
-use super::addr::{PAGE_SHIFT, VirtAddr, page_align_down, page_align_up};
+use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, page_align_down, page_align_up};
 use super::limits;
 use super::space::{Areas, MAX_MAP_COUNT, MMAP_MIN_ADDR, Mm, MmapWriteGuard};
 use super::vma::{self, Source, VmFlags, Vma};
@@ -17,11 +17,17 @@ use crate::task::rlimit::Resource;
 pub enum Place {
     /// Anywhere; the address is a wish.
     Hint(usize),
+    /// Anywhere in the first 2 GiB; the address is a wish.
+    Low(usize),
     /// Exactly there, in place of what is there.
     Fixed(usize),
     /// Exactly there, if nothing is there.
     FixedNoReplace(usize),
 }
+
+/// Where MAP_32BIT places mappings (`find_start_end` in Linux's `arch/x86/kernel/sys_x86_64.c`).
+const LOW_START: usize = 0x4000_0000;
+const LOW_END: usize = 0x8000_0000;
 
 /// A checked page-aligned range of user addresses.
 #[derive(Clone, Copy)]
@@ -92,6 +98,10 @@ impl Mm {
             limits::may_charge(range.len())?;
             flags |= VmFlags::ACCOUNT;
         }
+        let is_shared_memory = source.as_ref().is_some_and(|source| source.file.is_none());
+        if is_shared_memory && !flags.contains(VmFlags::NORESERVE) {
+            limits::may_charge(range.len())?;
+        }
         let vma = Vma::new(range.start, range.end, flags, source)?;
         if matches!(place, Place::Fixed(_)) {
             self.unmap_locked(areas, range)?;
@@ -108,17 +118,7 @@ impl Mm {
     }
 
     pub(super) fn unmap_locked(&self, areas: &mut Areas, range: Range) -> Result {
-        areas.split_at(range.start)?;
-        areas.split_at(range.end)?;
-        let mut removed = false;
-        while let Some(vma) = areas
-            .find_at_or_above(range.start)
-            .filter(|vma| vma.start < range.end)
-        {
-            areas.remove(vma.start);
-            removed = true;
-        }
-        if removed {
+        if areas.cut_out(range)? {
             self.zap(range.start, range.end);
         }
         Ok(())
@@ -127,26 +127,46 @@ impl Mm {
     /// mprotect(2): gives the range the permissions in `prot`; `grows_down`: from the start of the stack that holds `addr`. `ENOMEM` if a
     /// part is not mapped, `EACCES` if an area may not have them; areas before that one are changed then.
     pub fn protect(&self, addr: usize, len: usize, prot: VmFlags, grows_down: bool) -> Result {
-        let mut range = Range::new(addr, len).ok_or(Errno::ENOMEM)?;
         let mut areas = self.write()?;
+        let mut start = VirtAddr::new(addr).ok_or(Errno::ENOMEM)?;
+        let end = page_align_up(len)
+            .and_then(|len| addr.checked_add(len))
+            .ok_or(Errno::ENOMEM)?;
         if grows_down {
-            let first = areas.find_at_or_above(range.start).ok_or(Errno::ENOMEM)?;
-            if first.start >= range.end {
-                return Err(Errno::ENOMEM);
-            }
+            let first = areas
+                .find_at_or_above(start)
+                .filter(|first| first.start.get() < end)
+                .ok_or(Errno::ENOMEM)?;
             if !first.flags.contains(VmFlags::GROWSDOWN) {
                 return Err(Errno::EINVAL);
             }
-            range.start = first.start;
+            start = first.start;
         }
-        let mut at = range.start;
-        while at < range.end {
-            let vma = areas.find(at).ok_or(Errno::ENOMEM)?;
-            let end = vma.end.min(range.end);
-            self.protect_part(&mut areas, &vma, Range { start: at, end }, prot)?;
-            at = end;
+        let mut at = start;
+        let mut locked = false;
+        let outcome = loop {
+            if at.get() >= end {
+                break Ok(());
+            }
+            let Some(vma) = areas.find(at) else {
+                break Err(Errno::ENOMEM);
+            };
+            let part = Range {
+                start: at,
+                end: vma.end.min(VirtAddr::new(end).unwrap_or(VirtAddr::END)),
+            };
+            locked |= vma.flags.contains(VmFlags::LOCKED);
+            at = part.end;
+            if let Err(errno) = self.protect_part(&mut areas, &vma, part, prot) {
+                break Err(errno);
+            }
+        };
+        drop(areas);
+        if locked && prot.contains(VmFlags::WRITE) {
+            // Locked memory that can be written is there to be written.
+            self.populate_what_can_be_had(start.get(), at.get() - start.get());
         }
-        Ok(())
+        outcome
     }
 
     /// Changes the permissions of a part of one area.
@@ -162,9 +182,14 @@ impl Mm {
             limits::may_expand(areas, flags, part.len(), (part.len() >> PAGE_SHIFT) as u64)?;
         }
         let uncounted = VmFlags::ACCOUNT | VmFlags::WRITE | VmFlags::SHARED | VmFlags::NORESERVE;
-        if flags.contains(VmFlags::WRITE) && !vma.flags.intersects(uncounted) {
-            limits::may_charge(part.len())?;
-            flags |= VmFlags::ACCOUNT;
+        if flags.contains(VmFlags::WRITE) {
+            if !vma.flags.intersects(uncounted) {
+                limits::may_charge(part.len())?;
+                flags |= VmFlags::ACCOUNT;
+            }
+        } else if vma.source.is_none() && vma.anon.get().is_none() {
+            // Never written: it need not be there until it can be written again.
+            flags -= VmFlags::ACCOUNT;
         }
         areas.set_flags(vma, part.start, part.end, flags)?;
         let pte_flags = vma::pte_flags(flags);
@@ -208,23 +233,42 @@ impl Mm {
         let old_end = page_align_up(areas.brk).ok_or(Errno::ENOMEM)?;
         let new_end = page_align_up(brk).ok_or(Errno::ENOMEM)?;
         if new_end > old_end {
-            let flags = VmFlags::READ
-                | VmFlags::WRITE
-                | VmFlags::MAYREAD
-                | VmFlags::MAYWRITE
-                | VmFlags::MAYEXEC
-                | areas.default_flags;
-            self.map_locked(
-                areas,
-                Place::FixedNoReplace(old_end),
-                new_end - old_end,
-                flags,
-                None,
-            )?;
+            self.extend_brk(areas, old_end, new_end)?;
         } else if new_end < old_end {
             let range = Range::new(new_end, old_end - new_end).ok_or(Errno::ENOMEM)?;
+            if areas.is_free(range.start, range.end) {
+                return Err(Errno::ENOMEM);
+            }
             self.unmap_locked(areas, range)?;
         }
+        Ok(())
+    }
+
+    /// Makes the heap longer: `do_brk_flags` in Linux's `mm/vma.c`, and the checks before it. A page stays free above it.
+    fn extend_brk(&self, areas: &mut MmapWriteGuard<'_>, start: usize, end: usize) -> Result {
+        let flags = VmFlags::READ
+            | VmFlags::WRITE
+            | VmFlags::MAYREAD
+            | VmFlags::MAYWRITE
+            | VmFlags::MAYEXEC
+            | VmFlags::ACCOUNT
+            | areas.default_flags;
+        let len = end - start;
+        let range = Range::new(start, len).ok_or(Errno::ENOMEM)?;
+        if flags.contains(VmFlags::LOCKED) {
+            limits::may_lock(areas, (len >> PAGE_SHIFT) as u64, Errno::EAGAIN)?;
+        }
+        let above = VirtAddr::new(end + PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        if !areas.is_free_for_mapping(range.start, above) {
+            return Err(Errno::ENOMEM);
+        }
+        limits::may_expand(areas, flags, len, 0)?;
+        if areas.count() > MAX_MAP_COUNT {
+            return Err(Errno::ENOMEM);
+        }
+        limits::may_charge(len)?;
+        let vma = Vma::new(range.start, range.end, flags, None)?;
+        areas.insert_merged_below(vma);
         Ok(())
     }
 }
@@ -284,6 +328,17 @@ pub(super) fn choose_place(areas: &Areas, place: Place, len: usize) -> Result<Vi
             let wish = Range::new(addr, len)
                 .filter(|wish| addr != 0 && areas.is_free_for_mapping(wish.start, wish.end));
             wish.map_or_else(|| areas.find_gap(len), |wish| Ok(wish.start))
+        }
+        Place::Low(addr) => {
+            let wish = page_align_up(addr)
+                .filter(|&addr| addr >= MMAP_MIN_ADDR)
+                .and_then(|addr| Range::new(addr, len))
+                .filter(|wish| wish.end.get() <= LOW_END)
+                .filter(|wish| areas.is_free_for_mapping(wish.start, wish.end));
+            wish.map_or_else(
+                || areas.find_gap_in(len, LOW_START, LOW_END),
+                |wish| Ok(wish.start),
+            )
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod addr;
 pub mod advice;
+pub mod anon;
 pub mod fault;
 pub mod frame;
 mod gaps;
@@ -13,6 +14,7 @@ pub mod heap;
 mod limits;
 mod lock;
 pub mod map;
+mod merge;
 pub mod page_buffer;
 pub mod page_cache;
 pub mod pte;

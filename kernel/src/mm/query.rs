@@ -1,6 +1,6 @@
 //! Asking about memory without changing it: mincore(2), msync(2).
 
-use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
+use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, page_align_down};
 use super::map::Range;
 use super::space::Mm;
 use super::vma::{VmFlags, Vma};
@@ -34,6 +34,8 @@ impl Mm {
     /// msync(2), whose work is done as soon as it is asked for: all who share a page share its frame. `invalidate`: `EBUSY` for
     /// locked memory. `ENOMEM` if a part is not mapped.
     pub fn sync(&self, addr: usize, len: usize, invalidate: bool) -> Result {
+        // Linux lets the length wrap when it rounds it up.
+        let len = page_align_down(len.wrapping_add(PAGE_SIZE - 1));
         if len == 0 {
             return Ok(());
         }

@@ -12,8 +12,10 @@ use intrusive_collections::Bound;
 use intrusive_collections::RBTree;
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
+use super::anon::AnonId;
 use super::frame::Frame;
 use super::gaps::Gaps;
+use super::limits;
 use super::pte::Pte;
 use super::reclaim;
 use super::vma::{VmFlags, Vma, VmaAdapter};
@@ -177,12 +179,18 @@ impl Mm {
             }
             // Locks are not inherited.
             let flags = vma.flags - (VmFlags::LOCKED | VmFlags::LOCKONFAULT);
-            let copy = vma.part(vma.start, vma.end, flags)?;
+            if flags.contains(VmFlags::ACCOUNT) {
+                limits::may_charge(vma.len())?;
+            }
+            let wiped = vma.flags.contains(VmFlags::WIPEONFORK);
+            let has_pages = vma.anon.get().is_some() && !wiped;
+            let anon = has_pages.then(AnonId::fresh_inherited);
+            let copy = vma.part_as(vma.start, vma.end, flags, anon)?;
             let child_areas = child.mmap_lock.get_mut();
             child_areas.gaps.reserve(1)?;
             child_areas.insert(copy);
-            // Shared pages are found again through their mapping.
-            if !vma.is_shared() && !vma.flags.contains(VmFlags::WIPEONFORK) {
+            // What is not the area's own is found again by faults (`vma_needs_copy`).
+            if has_pages {
                 let table = child.page_table.get_mut();
                 let (copied, outcome) = self
                     .page_table
@@ -309,6 +317,11 @@ impl Areas {
         self.data
     }
 
+    /// Makes sure that a call which adds many areas can put in [`NEW_AREAS`] more.
+    pub fn reserve(&mut self) -> Result {
+        Ok(self.gaps.reserve(NEW_AREAS)?)
+    }
+
     /// Puts an area where nothing is. Cannot fail: every holder of the write side has room for [`NEW_AREAS`] more.
     pub fn insert(&mut self, vma: Arc<Vma>) {
         debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
@@ -342,75 +355,16 @@ impl Areas {
         Some(vma)
     }
 
-    /// Gives the part `start..end` of an area in the tree other flags: splits it, and joins what is equal then. `ENOMEM`.
-    pub fn set_flags(
-        &mut self,
-        vma: &Vma,
-        start: VirtAddr,
-        end: VirtAddr,
-        flags: VmFlags,
-    ) -> Result {
-        if flags == vma.flags {
-            return Ok(());
-        }
-        let changed = vma.part(start, end, flags)?;
-        self.split_at(start)?;
-        self.split_at(end)?;
-        self.remove(start);
-        self.insert_merged(changed);
-        Ok(())
-    }
-
-    /// Puts an area in and joins it with the neighbours that it continues, if there is memory for that.
-    pub fn insert_merged(&mut self, vma: Arc<Vma>) {
-        let (mut start, mut end) = (vma.start, vma.end);
-        let below = self
-            .find_below(vma.start)
-            .filter(|below| below.continues_into(&vma));
-        let above = self
-            .vmas
-            .find(&vma.end)
-            .clone_pointer()
-            .filter(|above| vma.continues_into(above));
-        if below.is_none() && above.is_none() {
-            return self.insert(vma);
-        }
-        let first = below.as_ref().unwrap_or(&vma);
-        if let Some(below) = &below {
-            start = below.start;
-        }
-        if let Some(above) = &above {
-            end = above.end;
-        }
-        let Ok(joined) = first.part(start, end, first.flags) else {
-            return self.insert(vma);
-        };
-        for neighbour in [below, above].into_iter().flatten() {
-            self.remove(neighbour.start);
-        }
-        self.insert(joined);
-    }
-
-    /// Ends areas at `address`: splits the one that reaches across it. `ENOMEM`, also for too many areas.
-    pub fn split_at(&mut self, address: VirtAddr) -> Result {
-        let Some(vma) = self.find(address).filter(|vma| vma.start < address) else {
-            return Ok(());
-        };
-        if self.count >= MAX_MAP_COUNT {
-            return Err(Errno::ENOMEM);
-        }
-        let low = vma.part(vma.start, address, vma.flags)?;
-        let high = vma.part(address, vma.end, vma.flags)?;
-        self.remove(vma.start);
-        self.insert(low);
-        self.insert(high);
-        Ok(())
-    }
-
-    /// A free range of `len` bytes, as high as possible below the usual base; `ENOMEM`.
+    /// A free range of `len` bytes, as high as possible below the usual base, or above it if there is no room; `ENOMEM`.
     pub fn find_gap(&self, len: usize) -> Result<VirtAddr> {
+        self.find_gap_in(len, MMAP_MIN_ADDR, MMAP_BASE)
+            .or_else(|_| self.find_gap_in(len, MMAP_BASE, USER_END))
+    }
+
+    /// The same in `bottom..top`.
+    pub fn find_gap_in(&self, len: usize, bottom: usize, top: usize) -> Result<VirtAddr> {
         self.gaps
-            .highest(len, MMAP_MIN_ADDR, MMAP_BASE)
+            .highest(len, bottom, top)
             .and_then(VirtAddr::new)
             .ok_or(Errno::ENOMEM)
     }

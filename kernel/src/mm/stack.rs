@@ -2,7 +2,8 @@
 //!
 //! The area is changed, so this takes the write side of `mmap_lock`; the fault looks everything up again afterwards.
 
-use super::addr::VirtAddr;
+use super::addr::{PAGE_SHIFT, VirtAddr};
+use super::limits;
 use super::space::{MMAP_MIN_ADDR, Mm, STACK_GUARD_GAP};
 use super::vma::VmFlags;
 use crate::errno::{Errno, Result};
@@ -35,9 +36,18 @@ pub fn grow_to(mm: &Mm, address: VirtAddr) -> Result {
             && !below.flags.contains(VmFlags::GROWSDOWN);
         below.end > start || guarded && gap < STACK_GUARD_GAP
     });
-    if too_close {
+    let grow = stack.start.get() - start.get();
+    let pages = (grow >> PAGE_SHIFT) as u64;
+    // Moved up by mremap(2), it may begin near the lowest page that there is.
+    if too_close || stack.source.is_none() && pages > stack.own_first_page {
         return Err(Errno::ENOMEM);
     }
+    limits::may_expand(&areas, stack.flags, grow, 0)?;
+    if stack.flags.contains(VmFlags::LOCKED) {
+        limits::may_lock(&areas, pages, Errno::ENOMEM)?;
+    }
+    limits::may_charge(grow)?;
+    areas.prepare_anon(&stack);
     let grown = stack.part(start, stack.end, stack.flags)?;
     areas.remove(stack.start);
     areas.insert(grown);

@@ -5,11 +5,13 @@
 
 use alloc::sync::Arc;
 use core::fmt;
+use core::ops::Range;
 
 use bitflags::bitflags;
 use intrusive_collections::{KeyAdapter, RBTreeAtomicLink, intrusive_adapter};
 
 use super::addr::{PAGE_SHIFT, VirtAddr};
+use super::anon::{Anon, AnonId};
 use super::page_cache::Mapping;
 use super::pte::PteFlags;
 use crate::errno::OutOfMemory;
@@ -78,6 +80,10 @@ pub struct Vma {
     pub flags: VmFlags,
     /// `None`: private anonymous memory.
     pub source: Option<Source>,
+    /// For private anonymous memory what [`Source::first_page`] is for a file: the number of the page at which the first page was when
+    /// it got its contents. Areas are joined only where these numbers go on.
+    pub own_first_page: u64,
+    pub anon: Anon,
     link: RBTreeAtomicLink,
 }
 
@@ -97,12 +103,25 @@ impl Vma {
         flags: VmFlags,
         source: Option<Source>,
     ) -> Result<Arc<Vma>, OutOfMemory> {
+        let own_first_page = (start.get() >> PAGE_SHIFT) as u64;
+        Vma::with(start..end, flags, source, own_first_page, None)
+    }
+
+    fn with(
+        Range { start, end }: Range<VirtAddr>,
+        flags: VmFlags,
+        source: Option<Source>,
+        own_first_page: u64,
+        anon: Option<AnonId>,
+    ) -> Result<Arc<Vma>, OutOfMemory> {
         debug_assert!(start < end && start.is_aligned() && end.is_aligned());
         Ok(Arc::try_new(Vma {
             start,
             end,
             flags,
             source,
+            own_first_page,
+            anon: Anon::new(anon),
             link: RBTreeAtomicLink::new(),
         })?)
     }
@@ -139,19 +158,25 @@ impl Vma {
         !self.is_shared()
     }
 
-    /// The part `start..end` of the area as an area of its own, with other `flags`.
+    /// The part `start..end` of the area as an area of its own, with other `flags`. Both may also lie outside the area, which then grows.
     pub fn part(
         &self,
         start: VirtAddr,
         end: VirtAddr,
         flags: VmFlags,
     ) -> Result<Arc<Vma>, OutOfMemory> {
-        let mut source = self.source.clone();
-        if let Some(source) = &mut source {
-            // Wraps only for an area that grew below its start, which files never do.
-            source.first_page = self.page_index_of(start).unwrap_or(source.first_page);
-        }
-        Vma::new(start, end, flags, source)
+        self.with_identity(start, start..end, flags, self.anon.get())
+    }
+
+    /// The same with the identity `anon`.
+    pub fn part_as(
+        &self,
+        start: VirtAddr,
+        end: VirtAddr,
+        flags: VmFlags,
+        anon: Option<AnonId>,
+    ) -> Result<Arc<Vma>, OutOfMemory> {
+        self.with_identity(start, start..end, flags, anon)
     }
 
     /// The contents from `start` on as an area at `to..end`, as mremap(2) moves them.
@@ -161,38 +186,62 @@ impl Vma {
         to: VirtAddr,
         end: VirtAddr,
     ) -> Result<Arc<Vma>, OutOfMemory> {
+        if self.source.is_none() && self.anon.get().is_none() {
+            // Nothing is in it yet: as good as mapped there.
+            return Vma::new(to, end, self.flags, None);
+        }
+        self.with_identity(start, to..end, self.flags, self.anon.get())
+    }
+
+    fn with_identity(
+        &self,
+        start: VirtAddr,
+        place: Range<VirtAddr>,
+        flags: VmFlags,
+        anon: Option<AnonId>,
+    ) -> Result<Arc<Vma>, OutOfMemory> {
         let mut source = self.source.clone();
         if let Some(source) = &mut source {
+            // Wraps only for an area that grew below its start, which files never do.
             source.first_page = self.page_index_of(start).unwrap_or(source.first_page);
         }
-        Vma::new(to, end, self.flags, source)
+        let own_first_page = self
+            .own_first_page
+            .wrapping_add_signed(self.pages_to(start));
+        Vma::with(place, flags, source, own_first_page, anon)
+    }
+
+    /// Pages from the area's start to `address`.
+    fn pages_to(&self, address: VirtAddr) -> i64 {
+        (address.get().wrapping_sub(self.start.get()) as isize >> PAGE_SHIFT) as i64
     }
 
     /// Index in the mapping of the page that holds `address`.
     #[inline]
     pub fn page_index_of(&self, address: VirtAddr) -> Option<u64> {
         let source = self.source.as_ref()?;
-        let pages = (address.get().wrapping_sub(self.start.get()) as isize >> PAGE_SHIFT) as i64;
-        source.first_page.checked_add_signed(pages)
+        source.first_page.checked_add_signed(self.pages_to(address))
     }
 
-    /// Whether `next`, which begins where this area ends, continues it, so that one area can stand for both.
-    pub fn continues_into(&self, next: &Vma) -> bool {
-        self.end == next.start
-            && self.flags == next.flags
-            && match (&self.source, &next.source) {
-                (None, None) => true,
-                (Some(a), Some(b)) => {
-                    Arc::ptr_eq(&a.mapping, &b.mapping)
-                        && self.page_index_of(self.end) == Some(b.first_page)
-                        && match (&a.file, &b.file) {
-                            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                            (None, None) => true,
-                            _ => false,
-                        }
-                }
-                _ => false,
+    /// Whether `next`, which begins where this area ends, goes on with the same contents.
+    pub fn same_contents(&self, next: &Vma) -> bool {
+        match (&self.source, &next.source) {
+            (None, None) => {
+                self.own_first_page
+                    .wrapping_add_signed(self.pages_to(self.end))
+                    == next.own_first_page
             }
+            (Some(a), Some(b)) => {
+                Arc::ptr_eq(&a.mapping, &b.mapping)
+                    && self.page_index_of(self.end) == Some(b.first_page)
+                    && match (&a.file, &b.file) {
+                        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                        (None, None) => true,
+                        _ => false,
+                    }
+            }
+            _ => false,
+        }
     }
 
     /// Page-table permissions of a page that may be written at once.

@@ -47,12 +47,15 @@ pub fn sys_mmap(&[addr, len, prot, flags, fd, offset]: &Args) -> Result<usize> {
     let place = match flags {
         f if f & abi::MAP_FIXED_NOREPLACE != 0 => Place::FixedNoReplace(addr),
         f if f & abi::MAP_FIXED != 0 => Place::Fixed(addr),
+        f if f & abi::MAP_32BIT != 0 => Place::Low(addr),
         _ => Place::Hint(addr),
     };
     let mut vm_flags = permissions(prot) | VmFlags::MAYREAD | VmFlags::MAYWRITE | VmFlags::MAYEXEC;
     vm_flags.set(VmFlags::NORESERVE, flags & abi::MAP_NORESERVE != 0);
     vm_flags.set(VmFlags::GROWSDOWN, flags & abi::MAP_GROWSDOWN != 0);
     vm_flags.set(VmFlags::LOCKED, flags & abi::MAP_LOCKED != 0);
+    // Since Linux 6.7 stacks are told from other areas by this.
+    vm_flags.set(VmFlags::NOHUGEPAGE, flags & abi::MAP_STACK != 0);
     let source = match &file {
         Some(file) => file_source(file, flags, len, offset, &mut vm_flags).map(Some),
         None => anonymous_source(flags, len, &mut vm_flags),
@@ -65,8 +68,7 @@ pub fn sys_mmap(&[addr, len, prot, flags, fd, offset]: &Args) -> Result<usize> {
         let start = mm.map(place, len, vm_flags, source)?;
         let at_once = flags & (abi::MAP_POPULATE | abi::MAP_NONBLOCK) == abi::MAP_POPULATE;
         if at_once || vm_flags.contains(VmFlags::LOCKED) || mm.locks_new() {
-            // What cannot be had now is left to faults.
-            let _ = mm.populate(start, len);
+            mm.populate_what_can_be_had(start, len);
         }
         Ok(start)
     })
@@ -194,8 +196,7 @@ pub fn sys_brk(&[addr, ..]: &Args) -> Result<usize> {
         let now = mm.set_brk(addr)?;
         if now > before && mm.locks_new() {
             let start = page_align_down(before);
-            // What cannot be had now is left to faults.
-            let _ = mm.populate(start, now - start);
+            mm.populate_what_can_be_had(start, now - start);
         }
         Ok(now)
     })
@@ -207,10 +208,7 @@ pub fn sys_mremap(&[addr, old_len, new_len, flags, new_addr, _]: &Args) -> Resul
     let known = abi::MREMAP_MAYMOVE | abi::MREMAP_FIXED | abi::MREMAP_DONTUNMAP;
     let has = |flag| flags & flag != 0;
     let may_move = has(abi::MREMAP_MAYMOVE);
-    if flags & !known != 0
-        || has(abi::MREMAP_FIXED) && !may_move
-        || has(abi::MREMAP_DONTUNMAP) && (!may_move || old_len != new_len)
-    {
+    if flags & !known != 0 {
         return Err(Errno::EINVAL);
     }
     let how = Remap {
@@ -219,11 +217,11 @@ pub fn sys_mremap(&[addr, old_len, new_len, flags, new_addr, _]: &Args) -> Resul
         keep_old: has(abi::MREMAP_DONTUNMAP).then_some(new_addr),
     };
     with_mm(|mm| {
-        let start = mm.remap(addr, old_len, new_len, how)?;
-        if new_len > old_len && mm.is_locked(start) {
-            let _ = mm.populate(start, new_len);
+        let done = mm.remap(addr, old_len, new_len, how)?;
+        if let Some((start, len)) = done.populate {
+            mm.populate_what_can_be_had(start, len);
         }
-        Ok(start)
+        Ok(done.start)
     })
 }
 
@@ -343,7 +341,7 @@ pub fn sys_mlockall(&[flags, ..]: &Args) -> Result<usize> {
         let future = chosen(abi::MCL_FUTURE).unwrap_or(VmFlags::empty());
         mm.set_all_locks(chosen(abi::MCL_CURRENT), future)?;
         if flags & abi::MCL_CURRENT != 0 {
-            mm.populate_locked();
+            mm.populate_what_can_be_had(0, USER_END);
         }
         Ok(0)
     })

@@ -56,6 +56,9 @@ pub fn handle_mm_fault<'mm>(
     flags: FaultFlags,
 ) -> FaultOutcome<'mm> {
     let LockedVma { mm, guard, vma } = locked;
+    if flags.contains(FaultFlags::WRITE) && !vma.is_shared() {
+        guard.prepare_anon(&vma);
+    }
     let outcome = match handle_pte_fault(mm, &vma, address.page(), flags) {
         Step::Done => FaultOutcome::done(guard),
         Step::Failed(error) => FaultOutcome::error(error, guard),
