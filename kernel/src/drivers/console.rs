@@ -6,7 +6,8 @@
 //! Lock rank: FILES for the ring, with interrupts off.
 
 use crate::arch::machine;
-use crate::fs::poll;
+use crate::fs::poll::PollQueue;
+use crate::fs::stream::PollEvents;
 use crate::sched::WaitQueue;
 use crate::sync::{IrqLock, rank};
 
@@ -23,6 +24,7 @@ pub enum Output {
 
 static INPUT: IrqLock<Input> = IrqLock::new(rank::FILES, Input::new());
 static READERS: WaitQueue = WaitQueue::new();
+static WATCHERS: PollQueue = PollQueue::new();
 
 /// Starts input. Once, at bring-up.
 pub fn init() {
@@ -37,7 +39,7 @@ fn interrupt() {
     drop(input);
     if got {
         READERS.wake_all();
-        poll::notify();
+        WATCHERS.tell(PollEvents::READABLE);
     }
 }
 
@@ -74,6 +76,11 @@ pub fn refill() {
 /// Waiters for input.
 pub fn readers() -> &'static WaitQueue {
     &READERS
+}
+
+/// Those who want to be told of input.
+pub fn watchers() -> &'static PollQueue {
+    &WATCHERS
 }
 
 /// Writes bytes as they are. Keep pieces small: the line is slow.

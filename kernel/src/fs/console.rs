@@ -16,6 +16,7 @@ use super::fixed;
 use super::inode::{Access, FileSystem, FileType, Inode, InodeRef, Place, Stat};
 use super::io::{Dst, Src, partial};
 use super::null::go_on;
+use super::poll::PollQueue;
 use super::stream::{PollEvents, Stream};
 use super::terminal;
 use super::text::Text;
@@ -235,6 +236,10 @@ impl Stream for Console {
         } else {
             Err(Errno::ENOTTY)
         }
+    }
+
+    fn poll_queue(&self) -> Option<&PollQueue> {
+        Some(console::watchers())
     }
 
     fn is_terminal(&self) -> bool {

@@ -7,9 +7,8 @@ use alloc::sync::Arc;
 
 use super::file::{File, Opened};
 use super::fixed;
-use super::inode::{Access, FileSystem, FileType, Inode, Place, Stat};
 use super::io::{Dst, Src};
-use super::poll;
+use super::poll::PollQueue;
 use super::stream::{PollEvents, Stream};
 use crate::errno::{Errno, Result};
 use crate::sched::{Sleep, WaitQueue};
@@ -23,36 +22,18 @@ struct Counter {
     /// Reads take one at a time.
     semaphore: bool,
     changed: WaitQueue,
-}
-
-struct CounterInode(fixed::Node);
-
-impl Inode for CounterInode {
-    fn stat(&self) -> Stat {
-        self.0.stat
-    }
-
-    fn place(&self) -> Result<Place> {
-        self.0.place()
-    }
-
-    fn open(&self, _access: Access, _nonblock: bool) -> Result<Opened> {
-        Err(Errno::ENXIO)
-    }
+    watchers: PollQueue,
 }
 
 /// A new counter, open.
 pub fn new(count: u32, semaphore: bool, flags: u32) -> Result<Arc<File>> {
-    let stat = Stat::new(FileSystem::Anonymous, 1, FileType::Anonymous, 0o600);
-    let inode = Arc::try_new(CounterInode(fixed::Node::nowhere(
-        stat,
-        b"anon_inode:[eventfd]",
-    )?))?;
+    let inode = fixed::anonymous(b"anon_inode:[eventfd]")?;
     let count = SpinLock::new(rank::FILES, u64::from(count));
     let counter = Box::try_new(Counter {
         count,
         semaphore,
         changed: WaitQueue::new(),
+        watchers: PollQueue::new(),
     })?;
     File::new(inode, Opened::Stream(counter), flags)
 }
@@ -75,9 +56,9 @@ impl Counter {
         Some(())
     }
 
-    fn tell(&self) {
+    fn tell(&self, events: PollEvents) {
         self.changed.wake_all();
-        poll::notify();
+        self.watchers.tell(events);
     }
 }
 
@@ -93,7 +74,7 @@ impl Stream for Counter {
                 .changed
                 .wait_until(Sleep::Interruptible, || self.try_take())?,
         };
-        self.tell();
+        self.tell(PollEvents::WRITABLE);
         if dst.put(&taken.to_ne_bytes()) < 8 {
             Err(Errno::EFAULT)
         } else {
@@ -120,7 +101,7 @@ impl Stream for Counter {
                 .changed
                 .wait_until(Sleep::Interruptible, || self.try_add(more))?,
         }
-        self.tell();
+        self.tell(PollEvents::READABLE);
         Ok(8)
     }
 
@@ -130,5 +111,9 @@ impl Stream for Counter {
         events.set(PollEvents::READABLE, count > 0);
         events.set(PollEvents::WRITABLE, count < MAX);
         events
+    }
+
+    fn poll_queue(&self) -> Option<&PollQueue> {
+        Some(&self.watchers)
     }
 }

@@ -13,8 +13,10 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use linux_raw_sys::general as abi;
 
+use super::epoll::FileItems;
 use super::inode::{Access, EntrySink, FileType, InodeRef};
 use super::io::{Dst, Src};
+use super::poll::{self, PollQueue};
 use super::stream::{PollEvents, Stream};
 use super::{path, regular, tmpfs};
 use crate::errno::{Errno, Result};
@@ -82,6 +84,8 @@ pub struct File {
     flags: AtomicU32,
     /// Bytes, or a directory's position.
     position: SpinLock<u64>,
+    /// The items of epoll instances that watch it.
+    pub(super) epoll_items: FileItems,
     _count: OpenFile,
 }
 
@@ -103,6 +107,7 @@ impl File {
             access,
             flags: AtomicU32::new(flags),
             position,
+            epoll_items: FileItems::new(),
             _count: count,
         })?)
     }
@@ -345,6 +350,16 @@ impl File {
         }
     }
 
+    /// Those who want to be told when the file becomes ready. `None`: it always is, and cannot be watched with epoll(7).
+    pub fn poll_queue(&self) -> Option<&PollQueue> {
+        match &self.opened {
+            Opened::Stream(stream) => stream.poll_queue(),
+            // As on Linux for the files of /proc, although nothing ever happens.
+            Opened::Text(_) => Some(&poll::SHARED),
+            Opened::Regular(..) | Opened::Directory | Opened::Path => None,
+        }
+    }
+
     /// Bytes between the position and the end, for FIONREAD on regular files.
     pub fn bytes_left(&self) -> Option<u64> {
         match &self.opened {
@@ -364,6 +379,17 @@ impl File {
 
     pub fn is_directory(&self) -> bool {
         self.inode.file_type() == FileType::Directory
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let (queue, nested) = match &self.opened {
+            Opened::Stream(stream) => (stream.poll_queue(), stream.epoll().is_some()),
+            Opened::Text(_) => (Some(&poll::SHARED), false),
+            _ => (None, false),
+        };
+        self.epoll_items.close(queue, nested);
     }
 }
 

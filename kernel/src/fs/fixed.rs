@@ -52,6 +52,29 @@ impl Node {
     }
 }
 
+/// The inode of a file that is in no directory and has no contents of its own.
+struct Anonymous(Node);
+
+impl Inode for Anonymous {
+    fn stat(&self) -> Stat {
+        self.0.stat
+    }
+
+    fn place(&self) -> Result<Place> {
+        self.0.place()
+    }
+
+    fn open(&self, _access: Access, _nonblock: bool) -> Result<Opened> {
+        Err(Errno::ENXIO)
+    }
+}
+
+/// An anonymous inode; `name` as /proc/self/fd shows it. `ENOMEM`.
+pub fn anonymous(name: &[u8]) -> Result<InodeRef> {
+    let stat = Stat::new(FileSystem::Anonymous, 1, FileType::Anonymous, 0o600);
+    Ok(Arc::try_new(Anonymous(Node::nowhere(stat, name)?))?)
+}
+
 /// A directory that is filled once, when it is made.
 pub struct Directory {
     node: Node,

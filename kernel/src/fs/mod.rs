@@ -10,6 +10,7 @@
 pub mod console;
 pub mod context;
 pub mod dev;
+pub mod epoll;
 pub mod eventfd;
 pub mod ext4;
 pub mod file;
@@ -33,6 +34,7 @@ pub mod terminal;
 #[cfg(all(test, not(target_os = "none")))]
 pub mod testing;
 pub mod text;
+pub mod timerfd;
 pub mod tmpfs;
 
 use alloc::boxed::Box;

@@ -7,6 +7,7 @@ use super::file::Opened;
 use super::fixed;
 use super::inode::{Access, FileSystem, FileType, Inode, InodeRef, Place, Stat};
 use super::io::{Dst, Src, partial};
+use super::poll::{self, PollQueue};
 use super::stream::Stream;
 use crate::errno::{Errno, Result};
 use crate::sched::current;
@@ -104,6 +105,13 @@ impl Stream for Device {
         match self {
             Device::Full => Err(Errno::ENOSPC),
             _ => Ok(src.skip(src.left())),
+        }
+    }
+
+    fn poll_queue(&self) -> Option<&PollQueue> {
+        match self {
+            Device::Random | Device::Urandom => Some(&poll::SHARED),
+            Device::Null | Device::Zero | Device::Full => None,
         }
     }
 

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::file::Opened;
 use super::inode::{Access, FileSystem, FileType, Inode, Place, Stat, Time};
 use super::io::{Dst, Src, partial};
-use super::poll;
+use super::poll::PollQueue;
 use super::ring::Ring;
 use super::stream::{PollEvents, Stream};
 use super::text::Text;
@@ -39,6 +39,7 @@ pub struct Pipe {
     writers: WaitQueue,
     /// Opening a FIFO waits here for the other side.
     openers: WaitQueue,
+    watchers: PollQueue,
 }
 
 struct State {
@@ -51,6 +52,13 @@ struct State {
     /// How many ends were ever opened, for FIFO opens that must not miss a short visit.
     readers_seen: u64,
     writers_seen: u64,
+}
+
+impl State {
+    /// Whether a write would move something: there is room for an atomic one.
+    fn is_writable(&self) -> bool {
+        self.ring.room() >= PIPE_BUF.min(self.ring.capacity())
+    }
 }
 
 /// What one attempt to move bytes came to.
@@ -94,6 +102,7 @@ impl Pipe {
             readers: WaitQueue::new(),
             writers: WaitQueue::new(),
             openers: WaitQueue::new(),
+            watchers: PollQueue::new(),
         })?)
     }
 
@@ -177,11 +186,13 @@ impl Pipe {
             return Ok(0);
         }
         loop {
-            let step = self.try_read(dst);
+            let (step, was_full) = self.try_read(dst);
             match step {
                 Step::Moved(done) => {
                     self.writers.wake_all();
-                    poll::notify();
+                    if was_full {
+                        self.watchers.tell(PollEvents::WRITABLE);
+                    }
                     return Ok(done);
                 }
                 Step::Missing(_) => dst.fault_in()?,
@@ -195,15 +206,16 @@ impl Pipe {
         }
     }
 
-    /// Moves what is there, as far as user memory is present.
-    fn try_read(&self, dst: &mut Dst<'_>) -> Step {
+    /// Moves what is there, as far as user memory is present; and whether there was no room to write before.
+    fn try_read(&self, dst: &mut Dst<'_>) -> (Step, bool) {
         let mut state = self.state.lock();
+        let was_full = !state.is_writable();
         if state.ring.is_empty() {
-            return if state.writers == 0 {
-                Step::NoOtherSide
-            } else {
-                Step::Blocked(state.drained)
+            let step = match state.writers {
+                0 => Step::NoOtherSide,
+                _ => Step::Blocked(state.drained),
             };
+            return (step, was_full);
         }
         let _no_fault = matches!(dst, Dst::User(_)).then(NoFault::new);
         let mut done = 0;
@@ -218,11 +230,11 @@ impl Pipe {
                 break;
             }
         }
-        if done > 0 {
-            Step::Moved(done)
-        } else {
-            Step::Missing(0)
-        }
+        let step = match done {
+            0 => Step::Missing(0),
+            done => Step::Moved(done),
+        };
+        (step, was_full)
     }
 
     fn write(&self, src: &mut Src<'_>, nonblock: bool) -> Result<usize> {
@@ -247,7 +259,7 @@ impl Pipe {
         match self.try_write(src, room)? {
             Step::Moved(moved) => {
                 self.readers.wake_all();
-                poll::notify();
+                self.watchers.tell(PollEvents::READABLE);
                 return Ok(moved);
             }
             Step::Missing(ahead) => {
@@ -323,10 +335,7 @@ impl Pipe {
             );
         }
         if access.write {
-            events.set(
-                PollEvents::WRITABLE,
-                state.ring.room() >= PIPE_BUF.min(state.ring.capacity()),
-            );
+            events.set(PollEvents::WRITABLE, state.is_writable());
             events.set(PollEvents::ERR, state.readers == 0);
         }
         events
@@ -354,6 +363,10 @@ impl Stream for End {
         Ok(0)
     }
 
+    fn poll_queue(&self) -> Option<&PollQueue> {
+        Some(&self.pipe.watchers)
+    }
+
     fn pipe(&self) -> Option<&Pipe> {
         Some(&self.pipe)
     }
@@ -370,7 +383,7 @@ impl Drop for End {
         drop(state);
         self.pipe.readers.wake_all();
         self.pipe.writers.wake_all();
-        poll::notify();
+        self.pipe.watchers.tell(PollEvents::all());
     }
 }
 

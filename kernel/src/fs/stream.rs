@@ -1,10 +1,15 @@
 //! Files without a position: pipes, terminals, devices, event counters.
 
+use alloc::sync::Arc;
+
 use bitflags::bitflags;
 use linux_raw_sys::general as abi;
 
+use super::epoll::Instance;
 use super::io::{Dst, Src};
 use super::pipe::Pipe;
+use super::poll::{self, PollQueue};
+use super::timerfd::TimerFd;
 use crate::errno::{Errno, Result};
 
 bitflags! {
@@ -26,7 +31,8 @@ bitflags! {
 
 /// One side of an open stream. Calls may sleep; `nonblock` turns sleeping into `EAGAIN`.
 ///
-/// Whoever makes a stream ready calls [`super::poll::notify`] after it has woken its own readers or writers.
+/// Whoever makes a stream ready tells its [`PollQueue`] after it has woken its own readers or writers; one without a queue of its own
+/// calls [`super::poll::notify`].
 pub trait Stream: Send + Sync {
     /// Reads what is there, at least one byte; 0 at the end. `EAGAIN`, `ERESTARTSYS` when a signal ended the wait, `EFAULT`.
     fn read(&self, _dst: &mut Dst<'_>, _nonblock: bool) -> Result<usize> {
@@ -41,6 +47,11 @@ pub trait Stream: Send + Sync {
     /// What would not block now. Never sleeps.
     fn poll(&self) -> PollEvents {
         PollEvents::READABLE | PollEvents::WRITABLE
+    }
+
+    /// Those who want to be told when the stream becomes ready. `None`: it always is, and cannot be watched with epoll(7).
+    fn poll_queue(&self) -> Option<&PollQueue> {
+        Some(&poll::SHARED)
     }
 
     fn ioctl(&self, _command: u32, _arg: usize) -> Result<usize> {
@@ -58,6 +69,16 @@ pub trait Stream: Send + Sync {
 
     /// The pipe, for fcntl(2).
     fn pipe(&self) -> Option<&Pipe> {
+        None
+    }
+
+    /// The epoll instance, if it is one.
+    fn epoll(&self) -> Option<&Arc<Instance>> {
+        None
+    }
+
+    /// The timer, if it is one.
+    fn timer(&self) -> Option<&Arc<TimerFd>> {
         None
     }
 }

@@ -8,6 +8,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use linux_raw_sys::{general as abi, ioctl};
 
+use super::stream::PollEvents;
+use crate::drivers::console;
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::current;
@@ -126,6 +128,7 @@ fn set_settings(arg: usize, size: usize) -> Result<usize> {
     let lflag = u32::from_le_bytes([given[12], given[13], given[14], given[15]]);
     SETTINGS.lock()[..size].copy_from_slice(&given[..size]);
     CANONICAL.store(lflag & abi::ICANON != 0, Ordering::Relaxed);
-    crate::drivers::console::readers().wake_all();
+    console::readers().wake_all();
+    console::watchers().tell(PollEvents::READABLE);
     Ok(0)
 }

@@ -17,8 +17,8 @@ pub const PROCESS_TABLE: Rank = Rank(2);
 pub const FAMILY: Rank = Rank(3);
 /// File tables, open files, directories, pipes.
 pub const FILES: Rank = Rank(4);
-/// The state of one interval timer.
-pub const INTERVAL_TIMER: Rank = Rank(5);
+/// The files that an epoll instance watches, and the items that watch a file.
+pub const EPOLL_ITEMS: Rank = Rank(5);
 pub const MMAP_LOCK: Rank = Rank(6);
 pub const VMA: Rank = Rank(8);
 /// The list of all mappings of files.
@@ -33,11 +33,17 @@ pub const FUTEX_SECOND: Rank = Rank(13);
 pub const SIGNAL: Rank = Rank(14);
 /// A thread's signal state.
 pub const THREAD_SIGNAL: Rank = Rank(15);
-/// Timer queue.
-pub const TIMER: Rank = Rank(16);
+/// The state of one interval timer.
+pub const INTERVAL_TIMER: Rank = Rank(16);
+/// Those who want to be told when a file becomes ready.
+pub const POLL_QUEUE: Rank = Rank(17);
 /// A wait queue's list.
 pub const WAIT_QUEUE: Rank = Rank(18);
+/// Timer queue.
+pub const TIMER: Rank = Rank(19);
 pub const RUN_QUEUE: Rank = Rank(20);
+/// What is ready in an epoll instance.
+pub const EPOLL_READY: Rank = Rank(21);
 /// Drivers' own state.
 pub const DEVICE: Rank = Rank(22);
 /// Locks under which nothing else is taken but memory.

@@ -8,6 +8,7 @@ pub mod attr;
 pub mod clone;
 pub mod credentials;
 pub mod dir;
+pub mod epoll;
 pub mod fd;
 pub mod futex;
 pub mod io;
@@ -22,6 +23,7 @@ pub mod system;
 #[cfg(all(test, not(target_os = "none")))]
 mod tests;
 pub mod time;
+pub mod timer;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -100,9 +102,16 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_nanosleep Plain time::sys_nanosleep;
     __NR_clock_nanosleep Plain time::sys_clock_nanosleep;
     __NR_restart_syscall Plain time::sys_restart_syscall;
-    __NR_alarm Plain time::sys_alarm;
-    __NR_setitimer Plain time::sys_setitimer;
-    __NR_getitimer Plain time::sys_getitimer;
+    __NR_alarm Plain timer::sys_alarm;
+    __NR_setitimer Plain timer::sys_setitimer;
+    __NR_getitimer Plain timer::sys_getitimer;
+    __NR_timerfd_create Plain timer::sys_timerfd_create;
+    __NR_timerfd_settime Plain timer::sys_timerfd_settime;
+    __NR_timerfd_gettime Plain timer::sys_timerfd_gettime;
+    __NR_clock_settime Plain time::sys_clock_settime;
+    __NR_settimeofday Plain time::sys_settimeofday;
+    __NR_adjtimex Plain time::sys_adjtimex;
+    __NR_clock_adjtime Plain time::sys_clock_adjtime;
     // Processes.
     __NR_fork WithRegs clone::sys_fork;
     __NR_vfork WithRegs clone::sys_vfork;
@@ -195,6 +204,12 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_ioctl Plain ioctl::sys_ioctl;
     __NR_poll Plain poll::sys_poll;
     __NR_ppoll Plain poll::sys_ppoll;
+    __NR_epoll_create Plain epoll::sys_epoll_create;
+    __NR_epoll_create1 Plain epoll::sys_epoll_create1;
+    __NR_epoll_ctl Plain epoll::sys_epoll_ctl;
+    __NR_epoll_wait Plain epoll::sys_epoll_wait;
+    __NR_epoll_pwait Plain epoll::sys_epoll_pwait;
+    __NR_epoll_pwait2 Plain epoll::sys_epoll_pwait2;
     __NR_select Plain poll::sys_select;
     __NR_pselect6 Plain poll::sys_pselect6;
     // Files by name and their attributes.

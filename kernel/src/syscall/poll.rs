@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use linux_raw_sys::general as abi;
 
@@ -13,7 +14,7 @@ use crate::fs::stream::PollEvents;
 use crate::fs::{self, File};
 use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::current;
-use crate::sched::wait::NotYet;
+use crate::sched::timer::Deadline;
 use crate::signal::{SigSet, send};
 use crate::task::thread::RestartBlock;
 
@@ -21,33 +22,29 @@ use crate::task::thread::RestartBlock;
 struct Polled {
     file: Option<Arc<File>>,
     wanted: PollEvents,
-    found: PollEvents,
+    found: Cell<PollEvents>,
 }
 
 impl Polled {
     /// Looks at the file; whether there is something to tell.
-    fn look(&mut self) -> bool {
+    fn look(&self) -> bool {
         if let Some(file) = &self.file {
             let always = PollEvents::ERR | PollEvents::HUP | PollEvents::NVAL;
-            self.found = file.poll() & (self.wanted | always);
+            self.found.set(file.poll() & (self.wanted | always));
         }
-        !self.found.is_empty()
+        !self.found.get().is_empty()
     }
 }
 
 /// Waits until a file is ready; how many are. 0 at the deadline. `EINTR` if a signal came.
-fn wait(polled: &mut [Polled], deadline_ns: Option<u64>) -> Result<usize> {
-    let outcome = fs::poll::wait(deadline_ns, || {
-        let ready = polled
-            .iter_mut()
-            .fold(0, |ready, polled| ready + usize::from(polled.look()));
+fn wait(polled: &[Polled], deadline_ns: Option<u64>) -> Result<usize> {
+    let files = polled.iter().filter_map(|polled| polled.file.as_ref());
+    let deadline = deadline_ns.map(Deadline::Monotonic);
+    let ready = fs::poll::wait(files, deadline, || {
+        let ready = polled.iter().filter(|polled| polled.look()).count();
         (ready > 0).then_some(ready)
-    });
-    match outcome {
-        Ok(ready) => Ok(ready),
-        Err(NotYet::TimedOut) => Ok(0),
-        Err(NotYet::Interrupted) => Err(Errno::EINTR),
-    }
+    })?;
+    Ok(ready.unwrap_or(0))
 }
 
 /// Bytes of `struct pollfd`.
@@ -77,7 +74,7 @@ fn read_pollfds(fds: usize, count: usize) -> Result<Vec<Polled>> {
         polled.push(Polled {
             file,
             wanted,
-            found,
+            found: Cell::new(found),
         });
     }
     Ok(polled)
@@ -85,10 +82,11 @@ fn read_pollfds(fds: usize, count: usize) -> Result<Vec<Polled>> {
 
 /// Polls and writes the answers. `EINTR` if a signal came first.
 fn poll_once(fds: usize, count: usize, deadline_ns: Option<u64>) -> Result<usize> {
-    let mut polled = read_pollfds(fds, count)?;
-    let ready = wait(&mut polled, deadline_ns)?;
+    let polled = read_pollfds(fds, count)?;
+    let ready = wait(&polled, deadline_ns)?;
     for (n, polled) in polled.iter().enumerate() {
-        UserPtr::<u16>::new(fds.wrapping_add(n * POLLFD_SIZE + 6)).write(polled.found.bits())?;
+        UserPtr::<u16>::new(fds.wrapping_add(n * POLLFD_SIZE + 6))
+            .write(polled.found.get().bits())?;
     }
     Ok(ready)
 }
@@ -116,28 +114,31 @@ pub fn sys_poll(&[fds, count, timeout_ms, ..]: &Args) -> Result<usize> {
 }
 
 /// Runs `call` with a signal mask of its own. When a signal ends it the mask stays until that is delivered.
-fn with_mask(mask: Option<SigSet>, call: impl FnOnce() -> Result<usize>) -> Result<usize> {
+pub(super) fn with_own_mask(
+    mask: Option<SigSet>,
+    call: impl FnOnce() -> Result<usize>,
+) -> Result<usize> {
     let Some(mask) = mask else {
-        return call().map_err(|error| {
-            if error == Errno::EINTR {
-                Errno::ERESTARTNOHAND
-            } else {
-                error
-            }
-        });
+        return call();
     };
     send::set_temporary_mask(mask);
-    match call() {
-        Err(Errno::EINTR) => Err(Errno::ERESTARTNOHAND),
-        outcome => {
-            send::restore_mask();
-            outcome
-        }
+    let outcome = call();
+    if outcome != Err(Errno::EINTR) {
+        send::restore_mask();
     }
+    outcome
+}
+
+/// The same for a call that is made again if no handler runs.
+fn with_mask(mask: Option<SigSet>, call: impl FnOnce() -> Result<usize>) -> Result<usize> {
+    with_own_mask(mask, call).map_err(|error| match error {
+        Errno::EINTR => Errno::ERESTARTNOHAND,
+        error => error,
+    })
 }
 
 /// A signal mask from user memory. `EINVAL` unless it has the size of the kernel's.
-fn read_mask(mask: usize, size: usize) -> Result<Option<SigSet>> {
+pub(super) fn read_mask(mask: usize, size: usize) -> Result<Option<SigSet>> {
     match UserPtr::<u64>::optional(mask) {
         None => Ok(None),
         Some(_) if size != 8 => Err(Errno::EINVAL),
@@ -210,17 +211,17 @@ fn select(count: usize, sets: [usize; 3], deadline_ns: Option<u64>) -> Result<us
         polled.push(Polled {
             file: Some(file),
             wanted: sets,
-            found: PollEvents::empty(),
+            found: Cell::new(PollEvents::empty()),
         });
         numbers.push(fd);
     }
-    wait(&mut polled, deadline_ns)?;
+    wait(&polled, deadline_ns)?;
     let mut answer = [0usize; 3];
     let mut out: Vec<u8> = Vec::new();
     out.try_reserve_exact(3 * SET_BYTES)?;
     out.resize(3 * SET_BYTES, 0);
     for (polled, &fd) in polled.iter().zip(&numbers) {
-        for set in (0..3).filter(|&set| has(set, fd) && polled.found.intersects(SETS[set])) {
+        for set in (0..3).filter(|&set| has(set, fd) && polled.found.get().intersects(SETS[set])) {
             out[set * SET_BYTES + fd / 8] |= 1 << (fd % 8);
             answer[set] += 1;
         }

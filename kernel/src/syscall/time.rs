@@ -6,12 +6,12 @@ use linux_raw_sys::general as abi;
 
 use crate::arch::time;
 use crate::errno::{Errno, Result};
+use crate::fs::timerfd;
 use crate::mm::uaccess::UserPtr;
-use crate::sched::timer::{Deadline, wall_ns};
+use crate::sched::timer::{Deadline, set_wall_clock_offset_ns, wall_ns};
 use crate::sched::wait::{sleep_until, sleep_until_time};
 use crate::sched::{Sleep, current};
 use crate::task::exec::stack::CLOCK_TICKS;
-use crate::task::itimer::Setting;
 use crate::task::thread::RestartBlock;
 use crate::task::{Process, Thread, table};
 
@@ -25,11 +25,11 @@ const COARSE_NS: u64 = 4_000_000;
 /// struct timespec and, with microseconds, struct timeval: seconds and a fraction.
 pub type TimePair = [i64; 2];
 
-fn timespec(ns: u64) -> TimePair {
+pub(super) fn timespec(ns: u64) -> TimePair {
     [(ns / NS_PER_S) as i64, (ns % NS_PER_S) as i64]
 }
 
-fn timeval(ns: u64) -> TimePair {
+pub(super) fn timeval(ns: u64) -> TimePair {
     [(ns / NS_PER_S) as i64, (ns % NS_PER_S / NS_PER_US) as i64]
 }
 
@@ -245,54 +245,145 @@ pub fn sys_restart_syscall(_: &Args) -> Result<usize> {
     }
 }
 
-/// alarm(2).
-pub fn sys_alarm(&[seconds, ..]: &Args) -> Result<usize> {
-    let before = current().process.set_real_timer(Setting {
-        value: u64::from(seconds as u32) * NS_PER_S,
-        interval: 0,
-    })?;
-    let rounded = (before.value + NS_PER_S / 2) / NS_PER_S;
-    Ok(if before.value > 0 {
-        rounded.max(1) as usize
-    } else {
-        0
-    })
-}
-
-/// struct itimerval: interval and value, each seconds and microseconds.
-type Itimerval = [TimePair; 2];
-
-fn itimerval(setting: Setting) -> Itimerval {
-    [timeval(setting.interval), timeval(setting.value)]
-}
-
-/// setitimer(2); ITIMER_REAL only, the other two are `EINVAL`.
-pub fn sys_setitimer(&[which, new, old, ..]: &Args) -> Result<usize> {
-    if which as u32 != abi::ITIMER_REAL {
+/// Sets the wall clock to `ns` since 1970. `EPERM`; `EINVAL` for a time before the machine was started, as time since boot counts from
+/// then, or one further away than the clock's reach.
+fn set_wall_clock(ns: u64) -> Result<usize> {
+    check_may_set_clock()?;
+    let offset = ns.checked_sub(time::now_ns()).ok_or(Errno::EINVAL)?;
+    if ns > MAX_WALL_NS {
         return Err(Errno::EINVAL);
     }
-    // A NULL value stops the timer, as on Linux.
-    let [interval, value] = match UserPtr::<Itimerval>::optional(new) {
-        Some(pointer) => pointer.read()?,
-        None => [[0; 2]; 2],
-    };
-    let before = current().process.set_real_timer(Setting {
-        value: to_ns(value, 1_000_000)?,
-        interval: to_ns(interval, 1_000_000)?,
-    })?;
-    if let Some(pointer) = UserPtr::<Itimerval>::optional(old) {
-        pointer.write(itimerval(before))?;
-    }
+    set_wall_clock_offset_ns(offset);
+    timerfd::wall_clock_was_set();
     Ok(0)
 }
 
-/// getitimer(2).
-pub fn sys_getitimer(&[which, to, ..]: &Args) -> Result<usize> {
-    if which as u32 != abi::ITIMER_REAL {
-        return Err(Errno::EINVAL);
+/// Linux leaves thirty years to the end of the clock's reach.
+const MAX_WALL_NS: u64 = i64::MAX as u64 - 30 * 365 * 24 * 3600 * NS_PER_S;
+
+fn check_may_set_clock() -> Result {
+    match current().process.credentials.get().user.effective {
+        0 => Ok(()),
+        _ => Err(Errno::EPERM),
     }
-    let setting = current().process.real_timer.get();
-    UserPtr::<Itimerval>::new(to)
-        .write(itimerval(setting))
-        .map(|()| 0)
+}
+
+/// clock_settime(2).
+pub fn sys_clock_settime(&[clock, from, ..]: &Args) -> Result<usize> {
+    match clock as u32 {
+        abi::CLOCK_REALTIME => {
+            let pair = UserPtr::<TimePair>::new(from).read()?;
+            set_wall_clock(to_ns(pair, NS_PER_S)?)
+        }
+        // CPU clocks cannot be set, by nobody.
+        clock if (clock as i32) < 0 && read_clock(clock as usize).is_ok() => {
+            UserPtr::<TimePair>::new(from).read()?;
+            Err(Errno::EPERM)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// settimeofday(2). There is no time zone to be set.
+pub fn sys_settimeofday(&[from, zone, ..]: &Args) -> Result<usize> {
+    let time = match UserPtr::<TimePair>::optional(from) {
+        Some(pointer) => {
+            let [seconds, us] = pointer.read()?;
+            if !(0..=1_000_000).contains(&us) {
+                return Err(Errno::EINVAL);
+            }
+            let whole = us / 1_000_000;
+            Some(to_ns(
+                [seconds.saturating_add(whole), us % 1_000_000],
+                1_000_000,
+            )?)
+        }
+        None => None,
+    };
+    if let Some(zone) = UserPtr::<[i32; 2]>::optional(zone) {
+        zone.read()?;
+    }
+    check_may_set_clock()?;
+    time.map_or(Ok(0), set_wall_clock)
+}
+
+/// struct timex as words of eight bytes.
+type Timex = [u64; 26];
+
+/// Places in [`Timex`], and values of it that linux-raw-sys does not name (Linux's `include/uapi/linux/timex.h`).
+mod timex {
+    pub const MODES: usize = 0;
+    pub const MAX_ERROR: usize = 3;
+    pub const ESTIMATED_ERROR: usize = 4;
+    pub const STATUS: usize = 5;
+    pub const CONSTANT: usize = 6;
+    pub const PRECISION: usize = 7;
+    pub const TOLERANCE: usize = 8;
+    pub const SECONDS: usize = 9;
+    pub const FRACTION: usize = 10;
+    pub const TICK: usize = 11;
+    pub const ADJ_SETOFFSET: u32 = 0x100;
+    pub const ADJ_NANO: u32 = 0x2000;
+    pub const STA_UNSYNC: u64 = 0x40;
+    pub const TIME_ERROR: usize = 5;
+    /// What Linux says of a clock that nothing has synchronised, us.
+    pub const UNKNOWN_ERROR_US: u64 = 16_000_000;
+}
+
+/// adjtimex(2) of a clock that nothing disciplines: it can be asked, which says that it is not synchronised, and stepped; other changes
+/// are `EINVAL`.
+pub fn sys_adjtimex(&[buffer, ..]: &Args) -> Result<usize> {
+    let pointer = UserPtr::<Timex>::new(buffer);
+    let given = pointer.read()?;
+    let modes = given[timex::MODES] as u32;
+    if modes != 0 {
+        check_may_set_clock()?;
+    }
+    match modes & !timex::ADJ_NANO {
+        0 => {}
+        timex::ADJ_SETOFFSET => step_wall_clock(&given, modes & timex::ADJ_NANO != 0)?,
+        _ => return Err(Errno::EINVAL),
+    }
+    let [seconds, us] = timeval(wall_ns());
+    let mut answer: Timex = [0; 26];
+    for (place, value) in [
+        (timex::MODES, u64::from(modes)),
+        (timex::MAX_ERROR, timex::UNKNOWN_ERROR_US),
+        (timex::ESTIMATED_ERROR, timex::UNKNOWN_ERROR_US),
+        (timex::STATUS, timex::STA_UNSYNC),
+        (timex::CONSTANT, 2),
+        (timex::PRECISION, 1),
+        (timex::TOLERANCE, 32_768_000),
+        (timex::SECONDS, seconds as u64),
+        (timex::FRACTION, us as u64),
+        (timex::TICK, 10_000),
+    ] {
+        answer[place] = value;
+    }
+    pointer.write(answer)?;
+    Ok(timex::TIME_ERROR)
+}
+
+/// Moves the wall clock by a number of seconds, negative or not, and a fraction that is not negative. `EINVAL`.
+fn step_wall_clock(given: &Timex, nanoseconds: bool) -> Result {
+    let unit = if nanoseconds { 1 } else { NS_PER_US };
+    let fraction = given[timex::FRACTION]
+        .checked_mul(unit)
+        .filter(|&ns| ns < NS_PER_S)
+        .ok_or(Errno::EINVAL)?;
+    let seconds = given[timex::SECONDS] as i64;
+    let ns =
+        i128::from(wall_ns()) + i128::from(seconds) * i128::from(NS_PER_S) + i128::from(fraction);
+    set_wall_clock(u64::try_from(ns).map_err(|_| Errno::EINVAL)?).map(|_| ())
+}
+
+/// clock_adjtime(2).
+pub fn sys_clock_adjtime(&[clock, buffer, ..]: &Args) -> Result<usize> {
+    match clock as u32 {
+        abi::CLOCK_REALTIME => sys_adjtimex(&[buffer, 0, 0, 0, 0, 0]),
+        clock => {
+            read_clock(clock as usize)?;
+            Err(Errno::EOPNOTSUPP)
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Interval timers of a process (`setitimer(2)`).
+//! ITIMER_REAL of a process (`setitimer(2)`): SIGALRM by the monotonic clock.
 //!
 //! Lock rank: INTERVAL_TIMER; the timer queue's lock is taken under it.
 
@@ -7,73 +7,46 @@ use alloc::sync::{Arc, Weak};
 use spin::Once;
 
 use super::Process;
-use crate::arch::time;
+use super::interval::{Setting, Timing};
 use crate::errno::Result;
-use crate::sched::timer::{Alarm, Deadline, Ring};
+use crate::sched::timer::{Alarm, Ring};
 use crate::signal::{SigInfo, Signal, send};
 use crate::sync::{IrqLock, rank};
 
-/// What an interval timer shows and is set to, ns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Setting {
-    /// Until it rings next; 0: it is stopped.
-    pub value: u64,
-    /// From ring to ring; 0: it rings once.
-    pub interval: u64,
-}
-
-#[derive(Clone, Copy)]
-struct State {
-    /// When it rings next, ns since boot.
-    deadline: Option<u64>,
-    interval: u64,
-}
-
-/// ITIMER_REAL: sends SIGALRM by the monotonic clock.
+/// The timer.
 pub struct RealTimer {
     alarm: Once<Alarm>,
-    state: IrqLock<State>,
-}
-
-/// The first of the points `deadline`, `deadline + interval`, ... after `now`.
-fn next_ring(deadline: u64, interval: u64, now: u64) -> u64 {
-    let missed = now.saturating_sub(deadline) / interval.max(1);
-    deadline.saturating_add((missed + 1).saturating_mul(interval))
+    timing: IrqLock<Timing>,
 }
 
 impl RealTimer {
     pub(super) const fn new() -> RealTimer {
         RealTimer {
             alarm: Once::new(),
-            state: IrqLock::new(
-                rank::INTERVAL_TIMER,
-                State {
-                    deadline: None,
-                    interval: 0,
-                },
-            ),
+            timing: IrqLock::new(rank::INTERVAL_TIMER, Timing::STOPPED),
         }
     }
 
     /// What the timer shows.
     pub fn get(&self) -> Setting {
-        shown(*self.state.lock())
+        shown(&self.timing.lock())
     }
 
     pub(super) fn stop(&self) {
-        self.state.lock().deadline = None;
+        *self.timing.lock() = Timing::STOPPED;
         if let Some(alarm) = self.alarm.get() {
             alarm.cancel();
         }
     }
 }
 
-/// A timer that is set never shows zero.
-fn shown(state: State) -> Setting {
-    let left = |deadline| Deadline::Monotonic(deadline).left_ns().max(1000);
+/// A timer that runs never shows zero, and microseconds are all that can be shown.
+fn shown(timing: &Timing) -> Setting {
+    let setting = timing.shown();
+    let least = if timing.is_running() { 1000 } else { 0 };
     Setting {
-        value: state.deadline.map_or(0, left),
-        interval: state.interval,
+        value: setting.value.max(least),
+        ..setting
     }
 }
 
@@ -85,13 +58,12 @@ impl Process {
             let process: Weak<Process> = Arc::downgrade(self);
             Alarm::new(process)
         })?;
-        let mut state = timer.state.lock();
-        let before = shown(*state);
-        state.interval = new.interval;
-        state.deadline = (new.value > 0).then(|| time::now_ns().saturating_add(new.value));
-        match state.deadline {
-            Some(deadline) => alarm.arm(Deadline::Monotonic(deadline)),
-            None => alarm.cancel(),
+        let mut timing = timer.timing.lock();
+        let before = shown(&timing);
+        *timing = Timing::start(new, false, false);
+        match timing.is_running() {
+            true => alarm.arm(timing.deadline()),
+            false => alarm.cancel(),
         }
         Ok(before)
     }
@@ -100,18 +72,15 @@ impl Process {
 impl Ring for Process {
     fn ring(&self) {
         let timer = &self.real_timer;
-        let mut state = timer.state.lock();
-        let now = time::now_ns();
-        // It may have been set anew since.
-        let Some(deadline) = state.deadline.filter(|&deadline| deadline <= now) else {
+        let mut timing = timer.timing.lock();
+        // Rings that were missed are left out: setitimer(2) counts no overruns. There may be none, if it was set anew since.
+        if timing.pass() == 0 {
             return;
-        };
-        // Rings that were missed are left out: setitimer(2) counts no overruns.
-        state.deadline = (state.interval > 0).then(|| next_ring(deadline, state.interval, now));
-        if let (Some(deadline), Some(alarm)) = (state.deadline, timer.alarm.get()) {
-            alarm.arm(Deadline::Monotonic(deadline));
         }
-        drop(state);
+        if let Some(alarm) = timer.alarm.get().filter(|_| timing.is_running()) {
+            alarm.arm(timing.deadline());
+        }
+        drop(timing);
         send::send_to_process(self, SigInfo::kernel(Signal::SIGALRM));
     }
 }

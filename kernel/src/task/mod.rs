@@ -8,6 +8,7 @@ pub mod exit;
 pub mod fork;
 pub mod futex;
 pub mod init;
+pub mod interval;
 pub mod itimer;
 pub mod mm_cell;
 pub mod oom;

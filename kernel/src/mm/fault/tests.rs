@@ -16,7 +16,7 @@ use crate::mm::vma::Source;
 use crate::mm::{PAGE_SIZE, uaccess};
 use crate::sched::wait::sleep_until;
 use crate::signal::{Action, Detail, SigInfo, send};
-use crate::task::itimer::Setting;
+use crate::task::interval::Setting;
 use crate::task::thread::flag;
 
 const RW: VmFlags = VmFlags::READ

@@ -1,0 +1,16 @@
+//! Time, and waiting for files: the same on the host's Linux and in the guest.
+
+use tests::oracle::assert_same;
+use tests::programs::Compiled;
+
+/// Runs tests/c/NAME.c on both; the host has to find nothing wrong.
+fn same_as_on_linux(name: &str) {
+    let program = Compiled::new(name, &["-static", "-pthread"]);
+    let seen = assert_same(&program.path(), &[], b"");
+    assert_eq!(seen.status, 0, "{}", seen.text());
+}
+
+#[test]
+fn readiness_of_files() {
+    same_as_on_linux("readiness");
+}
