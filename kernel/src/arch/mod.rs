@@ -69,6 +69,7 @@ pub use imp::{current, enter_user, set_current, switch};
 /// · `fn set_flags(&mut self, VirtAddr, PteFlags) -> TlbFlush`: changes a present entry's permissions
 /// · `fn unmap_range(&mut self, start, end, &mut impl FnMut(VirtAddr, Pte, Option<Frame>))`, flushes what it removed before the
 /// frames are handed to the closure; cost proportional to what is mapped and to the tables
+/// · `fn unmap_range_if(&mut self, start, end, &mut impl FnMut(Pte) -> bool, &mut impl FnMut(..))`: the same for entries that a closure wants
 /// · `fn protect_range(&mut self, start, end, impl FnMut(VirtAddr, Pte) -> PteFlags)`, visits present entries, flushes
 /// · `fn move_range(&mut self, start, end, to) -> Result<(), OutOfMemory>`: moves the entries of a range to one where there are none
 /// and that does not overlap it; flushes; nothing is changed on failure

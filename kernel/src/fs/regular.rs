@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use super::io::{Dst, partial};
 use crate::errno::{Errno, Result};
 use crate::mm::PAGE_SIZE;
-use crate::mm::page_cache::Mapping;
+use crate::mm::page_cache::{Contents, Mapping};
 use crate::sched::Sleep;
 
 /// Pages that are asked for ahead of the one that is waited for.
@@ -22,8 +22,11 @@ pub fn read(pages: &Arc<Mapping>, offset: u64, dst: &mut Dst<'_>) -> Result<usiz
         let index = at / PAGE_SIZE as u64;
         let last = (at + dst.left() as u64 - 1) / PAGE_SIZE as u64;
         read_ahead(pages, index, last);
-        let page = match pages.read_page(index, Sleep::Killable) {
-            Ok(page) => page,
+        let copied = match pages.contents(index, Sleep::Killable) {
+            Ok(Contents::Page(page)) => dst.put_page(&page, in_page, part),
+            Ok(Contents::Zeros) => dst.put_zeros(part),
+            // It became shorter.
+            Ok(Contents::End) => return Ok(done),
             Err(error) => {
                 return partial(
                     done,
@@ -35,7 +38,6 @@ pub fn read(pages: &Arc<Mapping>, offset: u64, dst: &mut Dst<'_>) -> Result<usiz
                 );
             }
         };
-        let copied = dst.put_page(&page, in_page, part);
         done += copied;
         if copied < part {
             return partial(done, Errno::EFAULT);
@@ -49,10 +51,5 @@ fn read_ahead(pages: &Arc<Mapping>, index: u64, last: u64) {
     if !pages.reads_ahead() || !index.is_multiple_of(READ_AHEAD) {
         return;
     }
-    for ahead in index..=last.min(index + READ_AHEAD - 1) {
-        // Only a beginning: who needs the page looks again, and gets the error if there is one.
-        if pages.lookup(ahead).is_err() {
-            return;
-        }
-    }
+    pages.read_ahead(index, (last - index + 1).min(READ_AHEAD));
 }

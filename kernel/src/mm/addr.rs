@@ -38,6 +38,12 @@ impl VirtAddr {
         VirtAddr(self.0 & !(PAGE_SIZE - 1))
     }
 
+    /// The start of the next page; `None` at the end of user memory.
+    #[inline]
+    pub const fn next_page(self) -> Option<VirtAddr> {
+        VirtAddr::new(self.page().0 + PAGE_SIZE)
+    }
+
     /// Whether the address is the start of a page.
     #[inline]
     pub const fn is_aligned(self) -> bool {

@@ -144,10 +144,8 @@ impl Mm {
         if !vma.flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE) {
             return Err(Errno::EACCES);
         }
-        self.zap(part.start, part.end);
-        source
-            .mapping
-            .punch(first, first + (part.len() >> super::PAGE_SHIFT) as u64)
+        let start = first << super::PAGE_SHIFT;
+        source.mapping.punch(start, start + part.len() as u64)
     }
 
     /// MADV_POPULATE_READ and MADV_POPULATE_WRITE.

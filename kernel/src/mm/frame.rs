@@ -213,6 +213,11 @@ impl Frame {
         meta(frame).refcount.load(Ordering::Acquire) == 1
     }
 
+    /// Whether there are exactly `count` references.
+    pub fn has_references(frame: FrameNumber, count: u32) -> bool {
+        meta(frame).refcount.load(Ordering::Acquire) == count
+    }
+
     /// Gives the reference up to be kept as a bare number, in a page-table entry for example.
     #[inline]
     pub fn into_raw(self) -> FrameNumber {

@@ -120,6 +120,7 @@ impl Mm {
     pub(super) fn unmap_locked(&self, areas: &mut Areas, range: Range) -> Result {
         if areas.cut_out(range)? {
             self.zap(range.start, range.end);
+            areas.forget_removed();
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Memory: frames, address spaces, the fault path, the page cache, and access to user memory.
 //!
 //! Nothing here knows an architecture: page tables, user copies and the direct map are reached through `crate::arch`.
-//! Lock order: `mmap_lock` > MAPPINGS > PAGE > PAGE_TABLE > FRAMES.
+//! Lock order: `mmap_lock` > REVERSE_MAP > MAPPINGS > PAGE > PAGE_TABLE > FRAMES.
 
 pub mod addr;
 pub mod advice;
@@ -21,10 +21,12 @@ pub mod pte;
 mod query;
 pub mod reclaim;
 pub mod remap;
+pub mod reverse_map;
 pub mod space;
 pub mod stack;
 #[cfg(all(test, not(target_os = "none")))]
 mod tests;
+mod translations;
 pub mod uaccess;
 pub mod vma;
 

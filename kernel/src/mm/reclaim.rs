@@ -1,4 +1,4 @@
-//! Getting memory back: clean pages of the page cache that nobody maps.
+//! Getting memory back: clean pages of the page cache.
 //!
 //! All mappings of files stand in one list, over which a hand goes round: each visit looks at a bounded number of one file's
 //! pages, goes on there the next time, and gives a page that was looked up since the last visit a second chance. So the cost of

@@ -6,6 +6,7 @@
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, page_align_up};
 use super::limits;
 use super::map::{Place, Range, choose_place};
+use super::reverse_map::Entry;
 use super::space::{MAX_MAP_COUNT, Mm, MmapWriteGuard};
 use super::vma::{VmFlags, Vma};
 use crate::arch::USER_END;
@@ -244,18 +245,17 @@ impl Mm {
         let new_end = VirtAddr::new(to.get() + piece.new_len).ok_or(Errno::ENOMEM)?;
         let old_end = VirtAddr::new(piece.old_end()).ok_or(Errno::EFAULT)?;
         let moved = vma.part_at(start, to, new_end)?;
-        let move_pages = || self.page_table.lock().move_range(start, old_end, to);
         if old_len == 0 {
             areas.insert_merged(moved);
         } else if keep_old {
             let whole = vma.start == start && vma.end == old_end;
-            move_pages()?;
+            let _entry = self.move_pages(&moved, start, old_end)?;
             areas.insert_merged(moved);
             leave_empty(areas, vma, start, whole)?;
         } else {
             areas.split_at(start)?;
             areas.split_at(old_end)?;
-            move_pages()?;
+            let _entry = self.move_pages(&moved, start, old_end)?;
             areas.insert_merged(moved);
             areas.cut_out(Range {
                 start,
@@ -263,6 +263,31 @@ impl Mm {
             })?;
         }
         Ok(to.get())
+    }
+}
+
+impl Mm {
+    /// Moves the translations of `start..old_end` to `moved`, which is not in the tree yet: the answer stands for it in the reverse map
+    /// until it is. `ENOMEM`.
+    fn move_pages(&self, moved: &Vma, start: VirtAddr, old_end: VirtAddr) -> Result<Option<Entry>> {
+        let move_range = || {
+            let mut table = self.page_table.lock();
+            table.move_range(start, old_end, moved.start)
+        };
+        let Some((source, area)) = moved
+            .source
+            .as_ref()
+            .zip(moved.to_area(self.translations()))
+        else {
+            return Ok(move_range().map(|()| None)?);
+        };
+        // Who takes pages away through the reverse map must find them at the old place or at the new one.
+        let entry = Entry::new(&source.mapping)?;
+        entry.enter(area);
+        let walks = entry.lock();
+        move_range()?;
+        drop(walks);
+        Ok(Some(entry))
     }
 }
 

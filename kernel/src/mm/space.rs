@@ -6,26 +6,47 @@
 //! table's spin lock.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::ops::{Deref, DerefMut};
 use intrusive_collections::Bound;
 
-use intrusive_collections::RBTree;
+use intrusive_collections::{RBTree, SinglyLinkedList};
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use super::anon::AnonId;
-use super::frame::Frame;
 use super::gaps::Gaps;
 use super::limits;
-use super::pte::Pte;
 use super::reclaim;
-use super::vma::{VmFlags, Vma, VmaAdapter};
+use super::translations::Translations;
+use super::vma::{RemovedAdapter, VmFlags, Vma, VmaAdapter};
 use crate::arch::{PageTable, USER_END};
 use crate::errno::{Errno, Result};
 use crate::sched::{Interrupted, RwSleepLock, RwSleepReadGuard, RwSleepWriteGuard, Sleep};
-use crate::sync::{SpinLock, rank};
+use crate::sync::rank;
 
 pub type MmapReadGuard<'a> = RwSleepReadGuard<'a, Areas>;
-pub type MmapWriteGuard<'a> = RwSleepWriteGuard<'a, Areas>;
+
+/// The write side of `mmap_lock`.
+#[must_use]
+pub struct MmapWriteGuard<'a>(RwSleepWriteGuard<'a, Areas>);
+
+impl Deref for MmapWriteGuard<'_> {
+    type Target = Areas;
+    fn deref(&self) -> &Areas {
+        &self.0
+    }
+}
+
+impl DerefMut for MmapWriteGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Areas {
+        &mut self.0
+    }
+}
+
+impl Drop for MmapWriteGuard<'_> {
+    fn drop(&mut self) {
+        self.0.forget_removed();
+    }
+}
 
 /// The lowest address that can be mapped or grown to (`vm.mmap_min_addr`).
 pub const MMAP_MIN_ADDR: usize = 65536;
@@ -52,8 +73,15 @@ fn guard_below(vma: &Vma) -> usize {
 }
 
 /// A process's areas, under `mmap_lock`.
+///
+/// An area that is taken out stays in its file's reverse map until the write side of the lock is given up or its pages were taken
+/// away ([`Areas::forget_removed`]), and what takes its place is there at once. So nobody who walks over a reverse map meanwhile misses
+/// pages: areas are split and joined as if in one step.
 pub struct Areas {
     vmas: RBTree<VmaAdapter>,
+    /// Areas that were taken out and are still in reverse maps.
+    removed: SinglyLinkedList<RemovedAdapter>,
+    translations: Arc<Translations>,
     /// Where there is room between them.
     gaps: Gaps,
     count: usize,
@@ -73,23 +101,29 @@ pub struct Areas {
 /// An address space.
 pub struct Mm {
     mmap_lock: RwSleepLock<Areas>,
-    pub(super) page_table: SpinLock<PageTable>,
-    /// Pages that are mapped, without the shared zero page.
-    resident: AtomicU64,
+    translations: Arc<Translations>,
+}
+
+impl Deref for Mm {
+    type Target = Translations;
+    #[inline]
+    fn deref(&self) -> &Translations {
+        &self.translations
+    }
 }
 
 impl Mm {
     pub fn new() -> Result<Arc<Mm>> {
         let table = reclaim::retry(PageTable::new)?;
-        Ok(Arc::try_new(Mm::with(Areas::new(), table, 0))?)
+        Ok(Arc::try_new(Mm::with(table)?)?)
     }
 
-    fn with(areas: Areas, page_table: PageTable, resident: u64) -> Mm {
-        Mm {
-            mmap_lock: RwSleepLock::new(areas),
-            page_table: SpinLock::new(rank::PAGE_TABLE, page_table),
-            resident: AtomicU64::new(resident),
-        }
+    fn with(page_table: PageTable) -> Result<Mm> {
+        let translations = Arc::try_new(Translations::new(page_table))?;
+        Ok(Mm {
+            mmap_lock: RwSleepLock::new(Areas::new(translations.clone())),
+            translations,
+        })
     }
 
     /// The read side of `mmap_lock`.
@@ -106,17 +140,16 @@ impl Mm {
             .write(Sleep::Killable)
             .map_err(|Interrupted| Errno::EINTR)?;
         areas.gaps.reserve(NEW_AREAS)?;
-        Ok(areas)
+        Ok(MmapWriteGuard(areas))
+    }
+
+    pub(super) fn translations(&self) -> &Arc<Translations> {
+        &self.translations
     }
 
     /// The CPU uses this address space from now on.
     pub fn activate(&self) {
         self.page_table.lock().activate();
-    }
-
-    /// Resident pages, as in /proc/self/statm.
-    pub fn resident_pages(&self) -> u64 {
-        self.resident.load(Ordering::Relaxed)
     }
 
     /// Frames that hold the page tables.
@@ -149,21 +182,6 @@ impl Mm {
             .map_or((0, 0), |areas| (areas.brk_start, areas.brk))
     }
 
-    pub(super) fn add_resident(&self, pages: u64) {
-        self.resident.fetch_add(pages, Ordering::Relaxed);
-    }
-
-    /// Removes every translation in `start..end`; the frames lose a reference each.
-    pub(super) fn zap(&self, start: VirtAddr, end: VirtAddr) {
-        let mut resident = 0;
-        let mut drop_page =
-            |_: VirtAddr, _: Pte, frame: Option<Frame>| resident += u64::from(frame.is_some());
-        self.page_table
-            .lock()
-            .unmap_range(start, end, &mut drop_page);
-        self.resident.fetch_sub(resident, Ordering::Relaxed);
-    }
-
     /// A copy for fork(2): the same areas; private pages are shared until one side writes. `ENOMEM` if the page cache had no memory for
     /// it either.
     pub fn fork(&self) -> Result<Arc<Mm>> {
@@ -172,7 +190,7 @@ impl Mm {
 
     fn try_fork(&self) -> Result<Arc<Mm>> {
         let areas = self.write()?;
-        let mut child = Mm::with(Areas::new(), PageTable::new()?, 0);
+        let mut child = Mm::with(PageTable::new()?)?;
         for vma in areas.vmas.iter() {
             if vma.flags.contains(VmFlags::DONTFORK) {
                 continue;
@@ -191,11 +209,12 @@ impl Mm {
             child_areas.insert(copy);
             // What is not the area's own is found again by faults (`vma_needs_copy`).
             if has_pages {
-                let table = child.page_table.get_mut();
-                let (copied, outcome) = self
-                    .page_table
-                    .lock()
-                    .copy_range(table, vma.start, vma.end, false);
+                // The child's area is in the reverse map already: see there.
+                let mut table = self.page_table.lock();
+                let mut child_table = child.page_table.lock_nested(rank::PAGE_TABLE_SECOND);
+                let (copied, outcome) =
+                    table.copy_range(&mut child_table, vma.start, vma.end, false);
+                drop((child_table, table));
                 child.add_resident(copied);
                 outcome?;
             }
@@ -221,10 +240,22 @@ impl Drop for Mm {
     }
 }
 
+impl Drop for Areas {
+    fn drop(&mut self) {
+        self.forget_removed();
+        let mut cursor = self.vmas.front_mut();
+        while let Some(vma) = cursor.remove() {
+            vma.leave_reverse_map();
+        }
+    }
+}
+
 impl Areas {
-    fn new() -> Areas {
+    fn new(translations: Arc<Translations>) -> Areas {
         Areas {
             vmas: RBTree::new(VmaAdapter::NEW),
+            removed: SinglyLinkedList::new(RemovedAdapter::NEW),
+            translations,
             gaps: Gaps::new(crate::arch::machine::random_u64()),
             count: 0,
             pages: 0,
@@ -336,6 +367,7 @@ impl Areas {
         self.data += if Vma::is_data(vma.flags) { pages } else { 0 };
         self.gaps
             .insert(vma.start.get(), vma.end.get(), guard_below(&vma));
+        vma.enter_reverse_map(&self.translations);
         self.vmas.insert(vma);
     }
 
@@ -352,7 +384,17 @@ impl Areas {
             0
         };
         self.data -= if Vma::is_data(vma.flags) { pages } else { 0 };
+        if vma.source.is_some() {
+            self.removed.push_front(vma.clone());
+        }
         Some(vma)
+    }
+
+    /// Takes areas that were removed out of their reverse maps: their pages are gone, or belong to other areas.
+    pub(super) fn forget_removed(&mut self) {
+        while let Some(vma) = self.removed.pop_front() {
+            vma.leave_reverse_map();
+        }
     }
 
     /// A free range of `len` bytes, as high as possible below the usual base, or above it if there is no room; `ENOMEM`.

@@ -8,12 +8,16 @@ use core::fmt;
 use core::ops::Range;
 
 use bitflags::bitflags;
-use intrusive_collections::{KeyAdapter, RBTreeAtomicLink, intrusive_adapter};
+use intrusive_collections::{
+    KeyAdapter, RBTreeAtomicLink, SinglyLinkedListAtomicLink, intrusive_adapter,
+};
 
 use super::addr::{PAGE_SHIFT, VirtAddr};
 use super::anon::{Anon, AnonId};
 use super::page_cache::Mapping;
 use super::pte::PteFlags;
+use super::reverse_map::{Area, Entry};
+use super::translations::Translations;
 use crate::errno::OutOfMemory;
 
 bitflags! {
@@ -84,10 +88,14 @@ pub struct Vma {
     /// it got its contents. Areas are joined only where these numbers go on.
     pub own_first_page: u64,
     pub anon: Anon,
+    /// Its place in the reverse map of what is behind it.
+    reverse: Option<Entry>,
     link: RBTreeAtomicLink,
+    removed: SinglyLinkedListAtomicLink,
 }
 
 intrusive_adapter!(pub VmaAdapter = Arc<Vma>: Vma { link => RBTreeAtomicLink });
+intrusive_adapter!(pub RemovedAdapter = Arc<Vma>: Vma { removed => SinglyLinkedListAtomicLink });
 
 impl<'a> KeyAdapter<'a> for VmaAdapter {
     type Key = VirtAddr;
@@ -115,6 +123,10 @@ impl Vma {
         anon: Option<AnonId>,
     ) -> Result<Arc<Vma>, OutOfMemory> {
         debug_assert!(start < end && start.is_aligned() && end.is_aligned());
+        let reverse = match &source {
+            Some(source) => Some(Entry::new(&source.mapping)?),
+            None => None,
+        };
         Ok(Arc::try_new(Vma {
             start,
             end,
@@ -122,8 +134,36 @@ impl Vma {
             source,
             own_first_page,
             anon: Anon::new(anon),
+            reverse,
             link: RBTreeAtomicLink::new(),
+            removed: SinglyLinkedListAtomicLink::new(),
         })?)
+    }
+
+    /// What the reverse map says of the area, in the address space of `translations`.
+    pub(super) fn to_area(&self, translations: &Arc<Translations>) -> Option<Area> {
+        let first = self.source.as_ref()?.first_page;
+        let pages = (self.len() >> PAGE_SHIFT) as u64;
+        Some(Area {
+            translations: translations.clone(),
+            start: self.start,
+            first,
+            last: first.saturating_add(pages - 1),
+            flags: self.flags,
+        })
+    }
+
+    /// From now on its pages are found through what is behind it.
+    pub(super) fn enter_reverse_map(&self, translations: &Arc<Translations>) {
+        if let Some((entry, area)) = self.reverse.as_ref().zip(self.to_area(translations)) {
+            entry.enter(area);
+        }
+    }
+
+    pub(super) fn leave_reverse_map(&self) {
+        if let Some(entry) = &self.reverse {
+            entry.leave();
+        }
     }
 
     /// Bytes.

@@ -20,6 +20,8 @@ pub const FILES: Rank = Rank(4);
 /// The files that an epoll instance watches, and the items that watch a file.
 pub const EPOLL_ITEMS: Rank = Rank(5);
 pub const MMAP_LOCK: Rank = Rank(6);
+/// A file's reverse map: the areas that map it.
+pub const REVERSE_MAP: Rank = Rank(7);
 pub const VMA: Rank = Rank(8);
 /// The list of all mappings of files.
 pub const MAPPINGS: Rank = Rank(9);
@@ -28,6 +30,8 @@ pub const PAGE: Rank = Rank(10);
 /// A bucket of futex waiters, and the second one of calls that work on two.
 pub const FUTEX: Rank = Rank(11);
 pub const PAGE_TABLE: Rank = Rank(12);
+/// The second of two page tables, which is the child's in fork.
+pub const PAGE_TABLE_SECOND: Rank = Rank(13);
 pub const FUTEX_SECOND: Rank = Rank(13);
 /// A process's signal state and its list of threads.
 pub const SIGNAL: Rank = Rank(14);

@@ -41,6 +41,18 @@ impl<T> SpinLock<T> {
         }
     }
 
+    /// As [`SpinLock::lock`], while another lock of the same kind is held: `rank` is greater than that one's, and the caller takes the
+    /// two in an order that is the same for everybody.
+    #[inline]
+    #[track_caller]
+    pub fn lock_nested(&self, rank: Rank) -> SpinLockGuard<'_, T> {
+        rank::acquire(rank);
+        SpinLockGuard {
+            rank,
+            inner: self.inner.lock(),
+        }
+    }
+
     /// The data, without locking: nobody else can have it.
     pub fn get_mut(&mut self) -> &mut T {
         self.inner.get_mut()

@@ -132,10 +132,21 @@ impl PageTable {
         end: VirtAddr,
         f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
     ) {
+        self.unmap_range_if(start, end, &mut |_| true, f);
+    }
+
+    pub fn unmap_range_if(
+        &mut self,
+        start: VirtAddr,
+        end: VirtAddr,
+        wanted: &mut impl FnMut(Pte) -> bool,
+        f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
+    ) {
         let removed: Vec<(usize, Pte)> = {
             let mut entries = lock(&self.entries);
             let pages: Vec<usize> = entries
                 .range(start.get()..end.get())
+                .filter(|(_, pte)| wanted(**pte))
                 .map(|(&page, _)| page)
                 .collect();
             pages

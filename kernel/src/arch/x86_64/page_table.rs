@@ -361,18 +361,35 @@ impl PageTable {
         end: VirtAddr,
         f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
     ) {
-        self.remove_range(start.get(), end.get(), &mut |page, value| {
+        self.unmap_range_if(start, end, &mut |_| true, f);
+    }
+
+    pub fn unmap_range_if(
+        &mut self,
+        start: VirtAddr,
+        end: VirtAddr,
+        wanted: &mut impl FnMut(Pte) -> bool,
+        f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
+    ) {
+        let mut wanted = |value| wanted(from_hardware(value));
+        self.remove_range(start.get(), end.get(), &mut wanted, &mut |page, value| {
             if let Some(address) = VirtAddr::new(page) {
                 f(address, from_hardware(value), owned(value));
             }
         });
     }
 
-    /// Takes the entries of a range out and hands them on after the flush.
-    fn remove_range(&mut self, start: usize, end: usize, f: &mut impl FnMut(usize, u64)) {
+    /// Takes the entries of a range out that are wanted and hands them on after the flush.
+    fn remove_range(
+        &mut self,
+        start: usize,
+        end: usize,
+        wanted: &mut impl FnMut(u64) -> bool,
+        f: &mut impl FnMut(usize, u64),
+    ) {
         let mut at = start;
         while let Some((first, path)) = self.next_path(at, end) {
-            at = self.remove_batch(&path, first, next_at(first, 1).min(end), f);
+            at = self.remove_batch(&path, first, next_at(first, 1).min(end), wanted, f);
         }
     }
 
@@ -383,6 +400,7 @@ impl PageTable {
         path: &Path,
         start: usize,
         stop: usize,
+        wanted: &mut impl FnMut(u64) -> bool,
         f: &mut impl FnMut(usize, u64),
     ) -> usize {
         const BATCH: usize = 64;
@@ -392,6 +410,9 @@ impl PageTable {
         let (slots, in_table) = lowest_table(low, start, stop);
         let most = in_table.min(BATCH);
         let last = each_used(slots, start, |page, at, value| {
+            if !wanted(value) {
+                return ControlFlow::Continue(());
+            }
             at.store(0, Ordering::Relaxed);
             // There is room, as `most` is not more than the list has.
             let _ = removed.push((page, value));
@@ -427,7 +448,7 @@ impl PageTable {
             Ok(()) => (start, end),
             Err(OutOfMemory) => (to, to + (end - start)),
         };
-        self.remove_range(done_with.0, done_with.1, &mut |_, _| {});
+        self.remove_range(done_with.0, done_with.1, &mut |_| true, &mut |_, _| {});
         outcome
     }
 

@@ -4,9 +4,12 @@
 //! the inode lock. An append takes its range of the file first, under the node's lock, and gives back what a bad pointer left
 //! unwritten.
 
+use alloc::sync::Arc;
+
 use super::{Content, Node};
 use crate::errno::{Errno, Result};
 use crate::fs::io::{Src, partial};
+use crate::mm::page_cache::Mapping;
 use crate::mm::{PAGE_SIZE, frame};
 use crate::sched::{Sleep, current};
 
@@ -20,7 +23,7 @@ pub fn room_in_frames() -> usize {
 }
 
 impl Node {
-    fn pages(&self) -> Result<&alloc::sync::Arc<crate::mm::page_cache::Mapping>> {
+    fn pages(&self) -> Result<&Arc<Mapping>> {
         match &self.content {
             Content::File(pages) => Ok(pages),
             _ => Err(Errno::EINVAL),
@@ -49,19 +52,12 @@ impl Node {
         let mut done = 0;
         while src.left() > 0 {
             let at = offset + done as u64;
-            let in_page = at as usize % PAGE_SIZE;
-            let part = (PAGE_SIZE - in_page).min(src.left());
-            if room_in_frames() == 0 {
-                return self.written(done, Errno::ENOSPC);
-            }
-            let page = match pages.read_page(at / PAGE_SIZE as u64, Sleep::Killable) {
-                Ok(page) => page,
-                Err(Errno::ENOMEM) => return self.written(done, Errno::ENOSPC),
+            let part = (PAGE_SIZE - at as usize % PAGE_SIZE).min(src.left());
+            let copied = match write_page(pages, at, part, src) {
+                Ok(copied) => copied,
                 Err(error) => return self.written(done, error),
             };
-            let copied = src.take_to_page(&page, in_page, part);
             done += copied;
-            pages.grow_to(at + copied as u64);
             if copied < part {
                 return self.written(done, Errno::EFAULT);
             }
@@ -89,17 +85,39 @@ impl Node {
             if start.saturating_add(len) > MAX_FILE_SIZE {
                 return Err(Errno::EFBIG);
             }
-            pages.grow_to(start + len);
+            pages.resize(start + len);
             start
         };
         let outcome = self.write_at(start, src);
         let done = *outcome.as_ref().unwrap_or(&0) as u64;
         if done < len {
-            let _state = self.state.lock();
-            if pages.size() == start + len {
-                pages.resize(start + done);
-            }
+            pages.resize_from(start + len, start + done);
         }
         outcome.map(|done| (start, done))
+    }
+}
+
+/// Writes `part` bytes at byte `at`, which lie in one page; how many.
+fn write_page(pages: &Arc<Mapping>, at: u64, part: usize, src: &mut Src<'_>) -> Result<usize> {
+    let (index, in_page) = (at / PAGE_SIZE as u64, at as usize % PAGE_SIZE);
+    loop {
+        if room_in_frames() == 0 {
+            return Err(Errno::ENOSPC);
+        }
+        let page = match pages.page_for_writing(index, Sleep::Killable) {
+            Err(Errno::ENOMEM) => return Err(Errno::ENOSPC),
+            page => page?,
+        };
+        let before = src.clone();
+        let copied = src.take_to_page(&page, in_page, part);
+        if copied == 0 {
+            pages.discard_behind_end(index, &page);
+            return Ok(0);
+        }
+        if pages.commit(&page, at + copied as u64) {
+            return Ok(copied);
+        }
+        // The page was truncated during the copy.
+        *src = before;
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::mm::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::mm::frame::Frame;
+use crate::mm::page_cache;
 use crate::mm::pte::PteFlags;
 use crate::mm::space::Mm;
 use crate::mm::vma::{Source, Vma};
@@ -50,7 +51,7 @@ pub(super) fn map_neighbours(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr
             continue;
         };
         // A reference that is not needed goes here; it is not the last one, as the cache has its own, or has just lost it.
-        if neighbour == page || table.get(neighbour).is_some() {
+        if neighbour == page || page_cache::is_gone(&frame) || table.get(neighbour).is_some() {
             continue;
         }
         if table.map(neighbour, frame, flags).is_err() {

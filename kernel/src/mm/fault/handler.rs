@@ -9,15 +9,16 @@ use core::sync::atomic::Ordering;
 
 use super::outcome::{FaultError, FaultOutcome};
 use super::{FaultFlags, VmFault, around};
-use crate::arch;
+use crate::arch::{self, PageTable};
 use crate::errno::OutOfMemory;
 use crate::mm::addr::VirtAddr;
 use crate::mm::frame::{Frame, FrameNumber, Purpose};
-use crate::mm::page_cache::{Lookup, Wait};
+use crate::mm::page_cache::{self, Lookup, Wait};
 use crate::mm::pte::{Pte, PteFlags};
 use crate::mm::space::{Mm, MmapReadGuard};
 use crate::mm::vma::{Source, Vma};
 use crate::sched::{Sleep, current};
+use crate::sync::SpinLockGuard;
 use crate::trace;
 
 /// An area, and the read side of `mmap_lock` that keeps it what it is.
@@ -160,37 +161,52 @@ fn anonymous_fault(mm: &Mm, vma: &Vma, page: VirtAddr, write: bool) -> Step {
 
 /// A page of a file or of shared memory.
 fn file_fault(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr, how: FaultFlags) -> Step {
-    let write = how.contains(FaultFlags::WRITE);
-    let index = vma
-        .page_index_of(page)
-        .filter(|&index| index < source.mapping.pages());
-    let Some(index) = index else {
+    let Some(index) = vma.page_index_of(page) else {
         return Step::Failed(FaultError::Bus);
     };
-    let cached = match source.mapping.lookup(index) {
-        Ok(Lookup::Ready(cached)) => cached,
-        Ok(Lookup::Busy(wait)) => {
-            if !how.contains(FaultFlags::TRIED) {
-                around::read_ahead(vma, source, page);
+    loop {
+        let cached = match source.mapping.lookup(index) {
+            Ok(Lookup::Ready(cached)) => cached,
+            Ok(Lookup::Busy(wait)) => {
+                if !how.contains(FaultFlags::TRIED) {
+                    around::read_ahead(vma, source, page);
+                }
+                return Step::Blocked(wait);
             }
-            return Step::Blocked(wait);
+            Ok(Lookup::Failed | Lookup::PastEnd | Lookup::Hole) => {
+                return Step::Failed(FaultError::Bus);
+            }
+            Err(oom) => return oom.into(),
+        };
+        if let Some(step) = map_cached(mm, vma, source, page, cached, how) {
+            return step;
         }
-        Ok(Lookup::Failed) => return Step::Failed(FaultError::Bus),
-        Err(oom) => return oom.into(),
-    };
+    }
+}
+
+/// Maps a page of the page cache, or a private copy of it. `None`: it has left its file meanwhile.
+fn map_cached(
+    mm: &Mm,
+    vma: &Vma,
+    source: &Source,
+    page: VirtAddr,
+    cached: Frame,
+    how: FaultFlags,
+) -> Option<Step> {
+    let write = how.contains(FaultFlags::WRITE);
     let flags = vma.pte_flags() | PteFlags::ACCESSED;
     if !write {
         around::map_neighbours(mm, vma, source, page);
     }
     if vma.is_shared() {
-        return install(mm, page, cached, flags);
+        return install_cached(mm, page, cached, None, flags);
     }
     if !write {
-        return install(mm, page, cached, flags - PteFlags::WRITE);
+        return install_cached(mm, page, cached, None, flags - PteFlags::WRITE);
     }
     match copy_of(&cached) {
-        Ok(copy) => install(mm, page, copy, flags | PteFlags::DIRTY),
-        Err(oom) => oom.into(),
+        Ok(copy) => install_cached(mm, page, cached, Some(copy), flags | PteFlags::DIRTY),
+        Err(oom) => Some(oom.into()),
     }
 }
 
@@ -232,7 +248,38 @@ fn copy_of(frame: &Frame) -> Result<Frame, OutOfMemory> {
 
 /// Fills an empty entry; if somebody else filled it meanwhile, that is as good.
 fn install(mm: &Mm, page: VirtAddr, frame: Frame, flags: PteFlags) -> Step {
-    let mut table = mm.page_table.lock();
+    install_locked(mm, mm.page_table.lock(), page, frame, flags)
+}
+
+/// The same for a page of a file, or a copy of it. `None` if the page is gone: whoever takes one away marks it and then comes for its
+/// translations, under the lock that is held here.
+fn install_cached(
+    mm: &Mm,
+    page: VirtAddr,
+    cached: Frame,
+    copy: Option<Frame>,
+    flags: PteFlags,
+) -> Option<Step> {
+    let table = mm.page_table.lock();
+    if page_cache::is_gone(&cached) {
+        return None;
+    }
+    Some(install_locked(
+        mm,
+        table,
+        page,
+        copy.unwrap_or(cached),
+        flags,
+    ))
+}
+
+fn install_locked(
+    mm: &Mm,
+    mut table: SpinLockGuard<'_, PageTable>,
+    page: VirtAddr,
+    frame: Frame,
+    flags: PteFlags,
+) -> Step {
     if table.get(page).is_some() {
         return Step::Done;
     }

@@ -1,13 +1,11 @@
-//! Bytes in and out of cached pages, and the size of files in memory.
+//! Bytes in and out of cached pages.
 //!
 //! Pages that user mappings share may change during a copy, as they may on hardware: the bytes are then either old or new.
 
-use core::sync::atomic::Ordering;
-
 use super::Mapping;
 use crate::arch;
-use crate::mm::addr::{PAGE_SHIFT, PAGE_SIZE};
-use crate::mm::frame::Frame;
+use crate::mm::addr::PAGE_SIZE;
+use crate::mm::frame::{Frame, FrameNumber};
 
 /// Copies from a page that is up to date to kernel memory.
 pub fn copy_from_page(page: &Frame, offset: usize, buf: &mut [u8]) {
@@ -53,34 +51,18 @@ pub fn copy_user_to_page(page: &Frame, offset: usize, src: usize, len: usize) ->
     len - missing
 }
 
+/// Makes the bytes `from..to` of a page zero. A reference of it is held.
+pub(super) fn zero_part(page: FrameNumber, from: usize, to: usize) {
+    assert!(from <= to && to <= PAGE_SIZE);
+    // SAFETY: the range lies in the frame, which is a page of shared memory: no Rust reference to its bytes exists.
+    unsafe { core::ptr::write_bytes(arch::frame_ptr(page).add(from), 0, to - from) };
+}
+
 impl Mapping {
     /// Whether it pays to ask for pages before they are needed: contents come from a device, and not one that is slow on purpose.
     pub fn reads_ahead(&self) -> bool {
         self.backing
             .as_ref()
             .is_some_and(|backing| backing.delay_ns() == 0)
-    }
-
-    /// The size becomes `size` if it is smaller. For files in memory.
-    pub fn grow_to(&self, size: u64) {
-        self.size.fetch_max(size, Ordering::Relaxed);
-    }
-
-    /// Sets the size of a file in memory. What lies behind it is gone, and reads as zeros should the file grow again. Pages that are
-    /// mapped stay with those who have them.
-    pub fn resize(&self, size: u64) {
-        let old = self.size.swap(size, Ordering::Relaxed);
-        if size >= old {
-            return;
-        }
-        let in_page = size as usize % PAGE_SIZE;
-        let mut pages = self.pages.lock();
-        if let Some(number) = pages.get(size >> PAGE_SHIFT).filter(|_| in_page != 0) {
-            // SAFETY: the tree holds a reference, under its lock; the range lies in the frame.
-            unsafe {
-                core::ptr::write_bytes(arch::frame_ptr(number).add(in_page), 0, PAGE_SIZE - in_page)
-            };
-        }
-        pages.truncate(size.div_ceil(PAGE_SIZE as u64));
     }
 }

@@ -4,11 +4,18 @@
 //! [`reader`]); the read belongs to the page, so whoever waits for it may leave without harm. A page whose read failed is
 //! marked, and taken out by the next one who looks, who gets the error: the access after that tries again.
 //!
-//! Lock rank: PAGE (the tree of a mapping). Nothing sleeps under it.
+//! A page that is taken out ([`truncate`], [`reclaim`](self::evict)) is marked as gone under the tree's lock, and only then are its translations
+//! removed, through the [reverse map](super::reverse_map). A fault looks for the mark under the lock of the page table before it maps
+//! the page: so it sees the mark, or its translation is among those that are removed.
+//!
+//! Lock rank: PAGE (the tree of a mapping), inside REVERSE_MAP. Nothing sleeps under it.
 
 mod bytes;
+mod evict;
 pub mod reader;
 pub mod tree;
+mod truncate;
+mod write;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -17,15 +24,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::addr::{PAGE_SHIFT, PAGE_SIZE};
 use super::frame::{self, Frame, FrameNumber, Purpose};
 use super::reclaim;
+use super::reverse_map::ReverseMap;
 use crate::arch;
 use crate::errno::{Errno, OutOfMemory, Result};
 use crate::sched::{Interrupted, Sleep, WaitQueue};
 use crate::sync::{SpinLock, rank};
 pub use bytes::{copy_from_page, copy_page_to_user, copy_to_page, copy_user_to_page};
-use tree::{FrameTree, Sweep};
-
-/// Pages that one call of [`Mapping::reclaim`] looks at, with the tree's lock held.
-const RECLAIM_SCAN: usize = 512;
+use tree::FrameTree;
 
 /// Most pages that one piece of advice starts to read: as many as may wait in the readers' queue without filling it.
 const READ_AHEAD_MAX: u64 = 64;
@@ -41,6 +46,22 @@ mod page_state {
     pub const REFERENCED: u32 = 1 << 3;
     /// Read before anybody needed it.
     pub const AHEAD: u32 = 1 << 4;
+    /// Not in its file any more: truncated, punched out or reclaimed. Never mapped again.
+    pub const GONE: u32 = 1 << 5;
+    /// Differs from what the device has.
+    pub const MODIFIED: u32 = 1 << 6;
+}
+
+/// Whether a frame is or was a page of a file, not private memory. For frames that are mapped.
+#[inline]
+pub fn holds(frame: FrameNumber) -> bool {
+    frame::meta(frame).state.load(Ordering::Relaxed) != 0
+}
+
+/// Whether a page has left its file since it was looked up: it must not be mapped. Means something under the lock of the page table.
+#[inline]
+pub fn is_gone(page: &Frame) -> bool {
+    frame::meta(page.number()).state.load(Ordering::Relaxed) & page_state::GONE != 0
 }
 
 /// Where a file's contents come from.
@@ -64,8 +85,11 @@ pub struct Mapping {
     size: AtomicU64,
     /// `None`: memory without a file behind it; missing pages are zero.
     backing: Option<Box<dyn Backing>>,
+    /// Bytes from the start that the backing has; missing pages behind it are zero. Changed under the tree's lock.
+    backed: AtomicU64,
     /// Where reclaim goes on: the index of a page.
     reclaim_hand: AtomicU64,
+    areas: ReverseMap,
 }
 
 /// What a look into the cache found.
@@ -76,6 +100,32 @@ pub enum Lookup {
     Busy(Wait),
     /// Its last read failed; it is out of the cache now.
     Failed,
+    /// Not there, and zero, for those who only want to know.
+    Hole,
+    /// The file is not that long.
+    PastEnd,
+}
+
+/// What a page is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    /// To be mapped.
+    Map,
+    /// To be read.
+    Read,
+    /// To be written, also behind the end of the file.
+    Write,
+    /// Soon, perhaps.
+    Ahead,
+}
+
+/// What a reader finds in a page.
+pub enum Contents {
+    Page(Frame),
+    /// A hole.
+    Zeros,
+    /// The file is not that long.
+    End,
 }
 
 /// What has to come to pass before another look is worth it. Owned by nobody's fault: leaving it undoes nothing.
@@ -115,8 +165,10 @@ impl Mapping {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
             pages: SpinLock::new(rank::PAGE, FrameTree::new()),
             size: AtomicU64::new(size),
+            backed: AtomicU64::new(if backing.is_some() { size } else { 0 }),
             backing,
             reclaim_hand: AtomicU64::new(0),
+            areas: ReverseMap::new(),
         }
     }
 
@@ -137,28 +189,36 @@ impl Mapping {
         self.size().div_ceil(PAGE_SIZE as u64)
     }
 
-    /// The page at `index`, below [`Mapping::pages`]; starts reading it if it is not there. Never sleeps.
-    pub fn lookup(self: &Arc<Self>, index: u64) -> core::result::Result<Lookup, OutOfMemory> {
-        self.lookup_as(index, 0)
+    /// The areas that map the file.
+    pub(super) fn areas(&self) -> &ReverseMap {
+        &self.areas
     }
 
-    /// [`Mapping::lookup`]; a page that has to be read gets `ahead` (0 or AHEAD) in its state.
-    fn lookup_as(
+    /// The page at `index` to be mapped; starts reading it if it is not there. Never sleeps.
+    pub fn lookup(self: &Arc<Self>, index: u64) -> core::result::Result<Lookup, OutOfMemory> {
+        self.lookup_for(index, Want::Map)
+    }
+
+    fn lookup_for(
         self: &Arc<Self>,
         index: u64,
-        ahead: u32,
+        want: Want,
     ) -> core::result::Result<Lookup, OutOfMemory> {
         let mut pages = self.pages.lock();
+        // Under the lock: no page gets behind the end again once it was cut off.
+        if want != Want::Write && index >= self.pages() {
+            return Ok(Lookup::PastEnd);
+        }
         if let Some(found) = pages.get(index) {
             let state = frame::meta(found).state.load(Ordering::Acquire);
             if state & page_state::ERROR != 0 {
                 drop(pages.remove(index));
-                if ahead != 0 || state & page_state::AHEAD == 0 {
+                if want == Want::Ahead || state & page_state::AHEAD == 0 {
                     return Ok(Lookup::Failed);
                 }
                 // The error was nobody's: who needs the page now has it read once more.
                 drop(pages);
-                return self.lookup_as(index, 0);
+                return self.lookup_for(index, want);
             }
             // SAFETY: the tree holds a reference, under its lock.
             let page = unsafe { Frame::share(found) };
@@ -175,7 +235,10 @@ impl Mapping {
                 Lookup::Busy(Wait::Page(page))
             });
         }
-        if self.backing.is_none() {
+        if !self.is_backed(index) {
+            if want == Want::Read {
+                return Ok(Lookup::Hole);
+            }
             let page = Frame::alloc_zeroed(Purpose::User)?;
             frame::meta(page.number())
                 .state
@@ -184,6 +247,11 @@ impl Mapping {
             return Ok(Lookup::Ready(page));
         }
         let page = Frame::alloc(Purpose::User)?;
+        let ahead = if want == Want::Ahead {
+            page_state::AHEAD
+        } else {
+            0
+        };
         frame::meta(page.number())
             .state
             .store(page_state::LOCKED | ahead, Ordering::Relaxed);
@@ -193,20 +261,47 @@ impl Mapping {
             Ok(()) => Wait::Page(page),
             Err(full) => {
                 // As if it had never been in the cache: whoever found it there looks again.
-                drop(self.pages.lock().remove(index));
+                self.take_out(index, &page);
                 unlock(page.number(), 0);
                 Wait::Place(full)
             }
         }))
     }
 
-    /// The page at `index`, up to date: waits for it. `EIO` if it cannot be read.
+    /// Whether the backing has something of the page at `index`.
+    fn is_backed(&self, index: u64) -> bool {
+        index << PAGE_SHIFT < self.backed.load(Ordering::Relaxed)
+    }
+
+    /// Takes a page out if it is still the one at `index`.
+    fn take_out(&self, index: u64, page: &Frame) {
+        let mut pages = self.pages.lock();
+        if pages.get(index) == Some(page.number()) {
+            drop(pages.remove(index));
+        }
+    }
+
+    /// The page at `index`, up to date: waits for it. `EIO` if it cannot be read or the file is not that long.
     pub fn read_page(self: &Arc<Self>, index: u64, sleep: Sleep) -> Result<Frame> {
+        match self.wait_for(index, Want::Map, sleep)? {
+            Contents::Page(page) => Ok(page),
+            Contents::Zeros | Contents::End => Err(Errno::EIO),
+        }
+    }
+
+    /// What a reader finds in the page at `index`: waits for it. `EIO`, `ENOMEM`.
+    pub fn contents(self: &Arc<Self>, index: u64, sleep: Sleep) -> Result<Contents> {
+        self.wait_for(index, Want::Read, sleep)
+    }
+
+    fn wait_for(self: &Arc<Self>, index: u64, want: Want, sleep: Sleep) -> Result<Contents> {
         loop {
-            match reclaim::retry(|| self.lookup(index))? {
-                Lookup::Ready(page) => return Ok(page),
+            match reclaim::retry(|| self.lookup_for(index, want))? {
+                Lookup::Ready(page) => return Ok(Contents::Page(page)),
                 Lookup::Failed => return Err(Errno::EIO),
                 Lookup::Busy(wait) => wait.wait(sleep)?,
+                Lookup::Hole => return Ok(Contents::Zeros),
+                Lookup::PastEnd => return Ok(Contents::End),
             }
         }
     }
@@ -218,10 +313,15 @@ impl Mapping {
         while done < len {
             let at = offset + done as u64;
             let in_page = at as usize % PAGE_SIZE;
-            let part = (PAGE_SIZE - in_page).min(len - done);
-            let page = self.read_page(at >> PAGE_SHIFT, Sleep::Killable)?;
-            copy_from_page(&page, in_page, &mut buf[done..done + part]);
-            done += part;
+            let part = &mut buf[done..len];
+            let part_len = part.len().min(PAGE_SIZE - in_page);
+            let part = &mut part[..part_len];
+            match self.contents(at >> PAGE_SHIFT, Sleep::Killable)? {
+                Contents::Page(page) => copy_from_page(&page, in_page, part),
+                Contents::Zeros => part.fill(0),
+                Contents::End => break,
+            }
+            done += part_len;
         }
         Ok(done)
     }
@@ -257,70 +357,11 @@ impl Mapping {
             .min(first.saturating_add(count.min(READ_AHEAD_MAX)));
         for index in first..end {
             // Only a beginning: who needs the page looks again, and gets the error if there is one.
-            match self.lookup_as(index, page_state::AHEAD) {
+            match self.lookup_for(index, Want::Ahead) {
                 Ok(Lookup::Busy(Wait::Place(_))) | Err(_) => return,
                 Ok(_) => {}
             }
         }
-    }
-
-    /// Makes the pages `first..end` zero, for all who share the memory. `EINVAL` for files on a disk.
-    pub fn punch(&self, first: u64, end: u64) -> Result {
-        if self.backing.is_some() {
-            return Err(Errno::EINVAL);
-        }
-        let mut next = Some(first);
-        while let Some(from) = next {
-            let (mut seen, mut index_end) = (0, false);
-            next = self.pages.lock().sweep(from, |index, page| {
-                if index >= end {
-                    index_end = true;
-                    return Sweep::Stop;
-                }
-                if seen == RECLAIM_SCAN {
-                    return Sweep::Stop;
-                }
-                seen += 1;
-                if Frame::is_unique(page) {
-                    return Sweep::Drop;
-                }
-                // Others map the frame, and go on sharing it.
-                arch::zero_frame(page);
-                Sweep::Keep
-            });
-            if index_end {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes up to `wanted` pages out that nobody else holds and that were not looked up since the last pass, going on where the last
-    /// call ended. Looks at no more than [`RECLAIM_SCAN`] entries. Returns how many frames became free, and whether the end of the
-    /// file was reached, so that the next call starts at its beginning.
-    pub fn reclaim(&self, wanted: usize) -> (usize, bool) {
-        let (mut freed, mut seen) = (0, 0);
-        let hand = self.reclaim_hand.load(Ordering::Relaxed);
-        let stopped = self.pages.lock().sweep(hand, |_, page| {
-            if freed == wanted || seen == RECLAIM_SCAN {
-                return Sweep::Stop;
-            }
-            seen += 1;
-            let state = &frame::meta(page).state;
-            let now = state.load(Ordering::Acquire);
-            if now & page_state::UPTODATE == 0 || !Frame::is_unique(page) {
-                return Sweep::Keep;
-            }
-            if now & page_state::REFERENCED != 0 {
-                state.store(now & !page_state::REFERENCED, Ordering::Release);
-                return Sweep::Keep;
-            }
-            freed += 1;
-            Sweep::Drop
-        });
-        self.reclaim_hand
-            .store(stopped.unwrap_or(0), Ordering::Relaxed);
-        (freed, stopped.is_none())
     }
 
     /// Reads the page at `index` into `page` and tells everybody. Worker threads only.
@@ -335,6 +376,14 @@ impl Mapping {
             let slept = crate::sched::wait::sleep_until(Sleep::Uninterruptible, until);
             debug_assert!(slept.is_ok());
         }
+        let pages = self.pages.lock();
+        // The file may have become shorter during the read.
+        let backed = self.backed.load(Ordering::Relaxed);
+        let valid = backed
+            .saturating_sub(index << PAGE_SHIFT)
+            .min(PAGE_SIZE as u64);
+        contents[valid as usize..].fill(0);
+        drop(pages);
         unlock(
             page.number(),
             if outcome.is_ok() {
@@ -364,6 +413,17 @@ fn wait_unlocked(page: FrameNumber, sleep: Sleep) -> core::result::Result<(), In
 }
 
 fn unlock(page: FrameNumber, state: u32) {
-    frame::meta(page).state.store(state, Ordering::Release);
+    let meta = &frame::meta(page).state;
+    // The page may be truncated at any time.
+    let _ = meta.fetch_update(Ordering::Release, Ordering::Relaxed, |before| {
+        Some(before & page_state::GONE | state)
+    });
     queue_of(page).wake_all();
+}
+
+/// Marks a page as gone. Under the tree's lock, before translations are removed.
+fn mark_gone(page: FrameNumber) {
+    frame::meta(page)
+        .state
+        .fetch_or(page_state::GONE, Ordering::Release);
 }

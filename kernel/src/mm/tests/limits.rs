@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{BASE, RO, RW, file, map};
+use super::{BASE, RW, file, map};
 use crate::arch::sim::machine::{current_mm, run_test};
-use crate::arch::sim::{UserFault, user_read, user_write};
+use crate::arch::sim::{UserFault, user_write};
 use crate::arch::time;
 use crate::mm::frame::{RESERVE, free_frames, total_frames};
 use crate::mm::{PAGE_SIZE, reclaim};
@@ -28,34 +28,6 @@ fn a_file_larger_than_memory_is_read_through_the_page_cache() {
         }
         assert!(free_frames() >= RESERVE);
         assert!(reads.load(Ordering::Relaxed) >= pages as u32);
-    });
-}
-
-#[test]
-fn mapped_pages_stay_and_pages_nobody_maps_make_room() {
-    run_test(|| {
-        let (cached, reads) = file(64);
-        map(64 * PAGE_SIZE, RO, Some(cached.clone()));
-        assert_eq!(user_read(BASE + 5 * PAGE_SIZE), Ok(5));
-        for index in 0..64 {
-            cached
-                .mapping
-                .read_page(index, Sleep::Killable)
-                .expect("room");
-        }
-        let before = reads.load(Ordering::Relaxed);
-        while reclaim::reclaim() > 0 {}
-        assert_eq!(user_read(BASE + 5 * PAGE_SIZE), Ok(5));
-        assert_eq!(
-            reads.load(Ordering::Relaxed),
-            before,
-            "the mapped page was not taken"
-        );
-        cached
-            .mapping
-            .read_page(63, Sleep::Killable)
-            .expect("it is read again");
-        assert_eq!(reads.load(Ordering::Relaxed), before + 1);
     });
 }
 

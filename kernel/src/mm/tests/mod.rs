@@ -2,6 +2,7 @@
 
 mod files;
 mod limits;
+mod truncate;
 
 use std::boxed::Box;
 use std::sync::Arc;

@@ -1,0 +1,80 @@
+//! An address space's page table, with the count of what is mapped in it.
+//!
+//! Shared by the address space, its areas, and the reverse maps of the files that it maps: truncation and reclaim take pages away from an
+//! address space without its `mmap_lock`.
+//!
+//! Lock rank: PAGE_TABLE.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::addr::VirtAddr;
+use super::frame::{Frame, FrameNumber};
+use super::page_cache;
+use super::pte::{Pte, PteFlags};
+use crate::arch::PageTable;
+use crate::sync::{SpinLock, rank};
+
+pub struct Translations {
+    pub(super) page_table: SpinLock<PageTable>,
+    /// Pages that are mapped, without the shared zero page.
+    resident: AtomicU64,
+}
+
+impl Translations {
+    pub(super) fn new(page_table: PageTable) -> Translations {
+        Translations {
+            page_table: SpinLock::new(rank::PAGE_TABLE, page_table),
+            resident: AtomicU64::new(0),
+        }
+    }
+
+    /// Resident pages, as in /proc/self/statm.
+    pub fn resident_pages(&self) -> u64 {
+        self.resident.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_resident(&self, pages: u64) {
+        self.resident.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// Removes every translation in `start..end`; the frames lose a reference each.
+    pub(super) fn zap(&self, start: VirtAddr, end: VirtAddr) {
+        self.zap_if(start, end, &mut |_| true);
+    }
+
+    /// Removes the translations of pages of the page cache in `start..end`, and leaves private copies.
+    pub(super) fn zap_cached(&self, start: VirtAddr, end: VirtAddr) {
+        self.zap_if(start, end, &mut |pte| page_cache::holds(pte.frame));
+    }
+
+    fn zap_if(&self, start: VirtAddr, end: VirtAddr, wanted: &mut impl FnMut(Pte) -> bool) {
+        let mut resident = 0;
+        let mut drop_page =
+            |_: VirtAddr, _: Pte, frame: Option<Frame>| resident += u64::from(frame.is_some());
+        self.page_table
+            .lock()
+            .unmap_range_if(start, end, wanted, &mut drop_page);
+        self.resident.fetch_sub(resident, Ordering::Relaxed);
+    }
+
+    /// Removes the translation of `page` if it is still that of `frame` and was not used since the last call; whether none is left. One
+    /// that was used is marked as unused.
+    pub(super) fn evict(&self, page: VirtAddr, frame: FrameNumber) -> bool {
+        let mut table = self.page_table.lock();
+        let Some(pte) = table.get(page).filter(|pte| pte.frame == frame) else {
+            return true;
+        };
+        if pte.flags.contains(PteFlags::ACCESSED) {
+            table
+                .set_flags(page, pte.flags - PteFlags::ACCESSED)
+                .flush();
+            return false;
+        }
+        drop(table);
+        let Some(end) = page.next_page() else {
+            return false;
+        };
+        self.zap_if(page, end, &mut |pte| pte.frame == frame);
+        true
+    }
+}
