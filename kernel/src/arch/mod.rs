@@ -109,7 +109,8 @@ pub use imp::{BadFrame, RestoredFrame, min_frame_size, restore_frame, setup_fram
 
 /// Interrupts of this CPU. `fn save() -> Flags` (disables, returns the old state) · `fn restore(Flags)` · `fn enable()` ·
 /// `fn enabled() -> bool` · `fn wait() -> bool`: sleeps until an interrupt; called with interrupts off, returns with them off again
-/// after they were taken; false if nothing can ever happen any more (never on hardware) · `fn register(line: u8, handler: fn())`: a device's handler, called with interrupts off; also unmasks the line.
+/// after they were taken; false if nothing can ever happen any more (never on hardware) · `fn register(line: u8, handler: fn())`: a device's handler, called with interrupts off; also unmasks the line
+/// · `fn interrupted_user() -> bool`: in a handler, whether the interrupt came in user mode.
 pub use imp::irq;
 
 /// Clocks. `fn now_ns() -> u64`: monotonic nanoseconds since boot · `fn wall_clock_offset_ns() -> u64`: what added to it gives the

@@ -1,34 +1,36 @@
 //! The scheduler: who runs, who waits, and for how long.
 //!
-//! Round-robin with time slices over one run queue. A thread that sleeps keeps what is left of its slice and comes back at the
-//! head of the queue while it has some, so that interactive threads run at once without starving others. The kernel is not
-//! preempted inside itself: the CPU changes hands only in [`schedule`]; the timer merely marks the running thread.
+//! Real-time threads go by priority, all others share by weight; [`run_queue`] says who is next. A thread that wakes may take the CPU
+//! from the running one. The kernel is not preempted inside itself: the CPU changes hands only in [`schedule`]; the timer and
+//! wake-ups merely mark the running thread.
 //!
-//! Lock rank: RUN_QUEUE, which also guards every thread's run state. All operations are O(1) and allocate nothing.
+//! Lock rank: RUN_QUEUE, which also guards every thread's run state. All operations are O(log n) and allocate nothing.
 
+mod entity;
 pub mod keyed;
 pub mod mutex;
+pub mod policy;
+mod run_queue;
 pub mod rw_lock;
 pub mod timer;
 pub mod wait;
 
 use alloc::sync::Arc;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
-
-use intrusive_collections::{LinkedList, LinkedListAtomicLink, intrusive_adapter};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch::{self, irq, time};
 use crate::sync::{IrqLock, rank};
 use crate::task::Thread;
 use crate::task::thread::flag;
 
+pub use entity::Entity;
 pub use mutex::{SleepMutex, SleepMutexGuard};
+use policy::Parameters;
+use run_queue::{Arrival, RunQueue};
+pub use run_queue::{RR_SLICE_NS, SLICE_NS};
 pub use rw_lock::{RwSleepLock, RwSleepReadGuard, RwSleepWriteGuard};
 pub use wait::{Interrupted, Sleep, WaitQueue};
-
-/// How long a thread runs before another gets its turn, in nanoseconds.
-pub const SLICE_NS: i64 = 4_000_000;
 
 /// A thread's run state. Sleeping states say which signals end the sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,75 +47,34 @@ pub enum State {
     Dead = 5,
 }
 
-/// The scheduler's part of a thread.
-pub struct Entity {
-    state: AtomicU8,
-    link: LinkedListAtomicLink,
-    /// What is left of the slice, ns.
-    slice: AtomicI64,
-    /// When the thread was last switched to, ns since boot.
-    since: AtomicU64,
-    cpu_time: AtomicU64,
-}
-
-impl Entity {
-    pub const fn new() -> Entity {
-        Entity {
-            state: AtomicU8::new(State::Runnable as u8),
-            link: LinkedListAtomicLink::new(),
-            slice: AtomicI64::new(SLICE_NS),
-            since: AtomicU64::new(0),
-            cpu_time: AtomicU64::new(0),
-        }
-    }
-
-    #[inline]
-    fn state(&self) -> u8 {
-        self.state.load(Ordering::Relaxed)
-    }
-
-    /// CPU time of completed turns, ns.
-    pub fn cpu_time_ns(&self) -> u64 {
-        self.cpu_time.load(Ordering::Relaxed)
-    }
-
-    /// How long the turn has lasted in which the thread, the current one, is now, ns.
-    pub fn current_turn_ns(&self) -> u64 {
-        time::now_ns().saturating_sub(self.since.load(Ordering::Relaxed))
-    }
-
-    /// Charges the turn that ends at `now`.
-    fn charge(&self, now: u64) {
-        let ran = now.saturating_sub(self.since.swap(now, Ordering::Relaxed));
-        self.cpu_time.fetch_add(ran, Ordering::Relaxed);
-        self.slice.fetch_sub(ran as i64, Ordering::Relaxed);
-    }
-}
-
-impl Default for Entity {
-    fn default() -> Self {
-        Entity::new()
-    }
-}
-
-intrusive_adapter!(RunAdapter = Arc<Thread>: Thread { sched.link => LinkedListAtomicLink });
-
-struct RunQueue {
-    ready: LinkedList<RunAdapter>,
+/// The CPU's threads.
+struct Cpu {
+    ready: RunQueue,
     /// Runs when nobody else can; stands in no queue.
     idle: Option<Arc<Thread>>,
     /// The last thread that ended: its stack may be freed once another one is in use.
     dead: Option<Arc<Thread>>,
 }
 
-static RUN_QUEUE: IrqLock<RunQueue> = IrqLock::new(
+impl Cpu {
+    fn is_idle(&self, thread: *const Thread) -> bool {
+        self.idle
+            .as_ref()
+            .is_some_and(|idle| Arc::as_ptr(idle) == thread)
+    }
+}
+
+static CPU: IrqLock<Cpu> = IrqLock::new(
     rank::RUN_QUEUE,
-    RunQueue {
-        ready: LinkedList::new(RunAdapter::NEW),
+    Cpu {
+        ready: RunQueue::new(),
         idle: None,
         dead: None,
     },
 );
+
+/// Whether somebody is ready: a hint for those who would yield to nobody. Written under the lock.
+static SOMEBODY_READY: AtomicBool = AtomicBool::new(false);
 
 /// The running thread. Not `Send`: it is the thread that asks.
 #[derive(Clone, Copy)]
@@ -160,7 +121,7 @@ pub fn current() -> Current {
 /// thread whose own kernel stack is never used.
 pub fn start(idle: Arc<Thread>) {
     idle.sched.since.store(time::now_ns(), Ordering::Relaxed);
-    RUN_QUEUE.lock().idle = Some(idle.clone());
+    CPU.lock().idle = Some(idle.clone());
     // SAFETY: the count of the `Arc` goes to the CPU.
     unsafe { arch::set_current(Arc::into_raw(idle)) };
 }
@@ -171,7 +132,7 @@ pub fn idle() {
     loop {
         schedule();
         let flags = irq::save();
-        let work = !RUN_QUEUE.lock().ready.is_empty();
+        let work = !CPU.lock().ready.is_empty();
         let go_on = work || irq::wait();
         irq::restore(flags);
         if !go_on {
@@ -182,62 +143,117 @@ pub fn idle() {
 
 /// Lets a new thread run.
 pub fn spawn(thread: Arc<Thread>) {
-    RUN_QUEUE.lock().ready.push_back(thread);
+    let mut cpu = CPU.lock();
+    cpu.ready.insert(thread.clone(), Arrival::Woken);
+    SOMEBODY_READY.store(true, Ordering::Relaxed);
+    preempt_for(&cpu, &thread);
 }
 
-/// Gives the CPU to the next thread. Returns when the caller's turn comes again: at once if its state is `Runnable` or a signal
-/// that ends its sleep is pending and nobody else waits, else after somebody woke it.
+/// Gives the CPU to the next thread, if that goes before the current one. Returns when the caller's turn comes again: at once if its
+/// state is `Runnable` or a signal that ends its sleep is pending and nobody goes before it, else after somebody woke it.
 ///
 /// No spin lock may be held. Not from interrupt handlers.
 pub fn schedule() {
+    schedule_as(false);
+}
+
+/// Lets equals run: sched_yield(2).
+pub fn yield_now() {
+    if SOMEBODY_READY.load(Ordering::Relaxed) {
+        schedule_as(true);
+    }
+}
+
+fn schedule_as(yields: bool) {
     rank::assert_none_held();
     let flags = irq::save();
     let prev = current();
-    if let Some(next) = pick_next(&prev) {
+    if let Some(next) = pick_next(&prev, yields) {
         switch_to(prev, next);
     }
     irq::restore(flags);
 }
 
 /// Puts `prev` where it belongs and takes the next thread; `None` if `prev` goes on.
-fn pick_next(prev: &Current) -> Option<Arc<Thread>> {
+fn pick_next(prev: &Current, yields: bool) -> Option<Arc<Thread>> {
     let now = time::now_ns();
-    let mut queue = RUN_QUEUE.lock();
+    let mut cpu = CPU.lock();
+    let cpu = &mut *cpu;
     prev.clear_flag(flag::NEED_RESCHED);
-    prev.sched.charge(now);
-    let is_idle = queue
-        .idle
-        .as_ref()
-        .is_some_and(|idle| Arc::as_ptr(idle) == prev.0);
-    if prev.sched.state() == State::Dead as u8 {
-        // SAFETY: a dead thread is never picked again, so it does not come back from its switch to give the CPU's reference up.
-        queue.dead = Some(unsafe { prev.take() });
-    } else if prev.sched.state() == State::Runnable as u8 || is_idle || signal_ends_sleep(prev) {
-        prev.sched
-            .state
-            .store(State::Runnable as u8, Ordering::Relaxed);
-        if queue.ready.is_empty() {
-            refill(&prev.sched);
-            return None;
-        }
-        if !is_idle {
-            refill(&prev.sched);
-            queue.ready.push_back(prev.arc());
+    let entity = &prev.sched;
+    if cpu.is_idle(prev.0) {
+        entity.charge(now);
+        entity.state.store(State::Runnable as u8, Ordering::Relaxed);
+    } else {
+        cpu.ready.charge(entity, now);
+        if entity.state() == State::Dead as u8 {
+            // SAFETY: a dead thread is never picked again, so it does not come back from its switch to give the CPU's reference up.
+            cpu.dead = Some(unsafe { prev.take() });
+        } else if entity.state() == State::Runnable as u8 || signal_ends_sleep(prev) {
+            entity.state.store(State::Runnable as u8, Ordering::Relaxed);
+            if !cpu.ready.has_better(entity, yields) {
+                return None;
+            }
+            entity.count_switch(false);
+            let arrival = match yields {
+                true => Arrival::Yielded,
+                false => Arrival::Preempted,
+            };
+            cpu.ready.insert(prev.arc(), arrival);
+        } else {
+            entity.count_switch(true);
         }
     }
-    let next = queue
-        .ready
-        .pop_front()
-        .or_else(|| queue.idle.clone())
-        .expect("the idle thread exists");
+    let next = cpu.ready.pop(now).or_else(|| cpu.idle.clone());
+    SOMEBODY_READY.store(!cpu.ready.is_empty(), Ordering::Relaxed);
+    let next = next.expect("the idle thread exists");
     next.sched.since.store(now, Ordering::Relaxed);
     (Arc::as_ptr(&next) != prev.0).then_some(next)
 }
 
-fn refill(entity: &Entity) {
-    if entity.slice.load(Ordering::Relaxed) <= 0 {
-        entity.slice.store(SLICE_NS, Ordering::Relaxed);
+/// Marks the running thread if `ready`, which is in the queue now, takes the CPU from it.
+fn preempt_for(cpu: &Cpu, ready: &Thread) {
+    let running = arch::current();
+    if running.is_null() {
+        return;
     }
+    let running = Current(running);
+    if cpu.is_idle(running.0)
+        || cpu
+            .ready
+            .preempts(&ready.sched, &running.sched, time::now_ns)
+    {
+        running.set_flag(flag::NEED_RESCHED);
+    }
+}
+
+/// Changes how a thread is scheduled, by what it is now; at once, also if it runs or waits for its turn. An error of `change` leaves it
+/// as it is.
+pub fn change_parameters<E>(
+    thread: &Arc<Thread>,
+    change: impl FnOnce(Parameters) -> Result<Parameters, E>,
+) -> Result<(), E> {
+    let mut cpu = CPU.lock();
+    let before = thread.sched.parameters();
+    let after = change(before)?;
+    let queued = cpu.ready.remove(thread);
+    let is_current = Arc::as_ptr(thread) == arch::current();
+    if is_current {
+        cpu.ready.charge(&thread.sched, time::now_ns());
+    }
+    thread.sched.set_parameters(after);
+    if let Some(thread) = queued {
+        // A thread whose priority sinks goes before its new equals, as on Linux.
+        let arrival = match after.priority < before.priority {
+            true => Arrival::Preempted,
+            false => Arrival::Woken,
+        };
+        cpu.ready.insert(thread.clone(), arrival);
+        preempt_for(&cpu, &thread);
+    } else if is_current && cpu.ready.has_better(&thread.sched, false) {
+        thread.set_flag(flag::NEED_RESCHED);
+    }
+    Ok(())
 }
 
 /// Whether a sleep in the thread's state is refused or ended by what is pending.
@@ -267,7 +283,7 @@ fn switch_to(prev: Current, next: Arc<Thread>) {
 
 /// What the thread that was switched to does first, with interrupts off.
 pub(crate) fn finish_switch() {
-    let dead = RUN_QUEUE.lock().dead.take();
+    let dead = CPU.lock().dead.take();
     drop(dead);
 }
 
@@ -286,7 +302,7 @@ pub(crate) fn exit_current() -> ! {
 
 /// Wakes `thread` if it sleeps in one of the states; whether it did. From any context.
 fn wake_if(thread: &Arc<Thread>, states: impl Fn(u8) -> bool) -> bool {
-    let mut queue = RUN_QUEUE.lock();
+    let mut cpu = CPU.lock();
     let state = thread.sched.state();
     if state == State::Runnable as u8 || state == State::Dead as u8 || !states(state) {
         return false;
@@ -296,16 +312,12 @@ fn wake_if(thread: &Arc<Thread>, states: impl Fn(u8) -> bool) -> bool {
         .state
         .store(State::Runnable as u8, Ordering::Relaxed);
     // A thread on its way into `schedule` still has the CPU, and a woken one may not have left the queue's link yet.
-    if Arc::as_ptr(thread) == arch::current() || thread.sched.link.is_linked() {
+    if Arc::as_ptr(thread) == arch::current() || RunQueue::contains(thread) {
         return true;
     }
-    if thread.sched.slice.load(Ordering::Relaxed) > 0 {
-        queue.ready.push_front(thread.clone());
-        current().set_flag(flag::NEED_RESCHED);
-    } else {
-        refill(&thread.sched);
-        queue.ready.push_back(thread.clone());
-    }
+    cpu.ready.insert(thread.clone(), Arrival::Woken);
+    SOMEBODY_READY.store(true, Ordering::Relaxed);
+    preempt_for(&cpu, thread);
     true
 }
 
@@ -332,19 +344,19 @@ pub fn timer_tick() {
     let now = time::now_ns();
     timer::interrupted(now);
     let current = current();
-    let idle = RUN_QUEUE.lock().idle.as_ref().map(Arc::as_ptr);
-    if idle == Some(current.0) {
+    let is_idle = CPU.lock().is_idle(current.0);
+    if !is_idle {
+        // The idle thread needs no tick: the next switch starts it again.
+        timer::tick_by(now);
+    }
+    let mut cpu = CPU.lock();
+    cpu.ready.begin_period(now);
+    if is_idle {
         return;
     }
-    // The idle thread needs no tick: the next switch starts it again.
-    timer::tick_by(now);
-    let ran = now.saturating_sub(current.sched.since.load(Ordering::Relaxed)) as i64;
-    if current.sched.slice.load(Ordering::Relaxed) <= ran {
+    cpu.ready.charge(&current.sched, now);
+    current.sched.account(irq::interrupted_user());
+    if cpu.ready.tick_ends_turn(&current.sched) {
         current.set_flag(flag::NEED_RESCHED);
     }
-}
-
-/// Lets others run: sched_yield(2).
-pub fn yield_now() {
-    schedule();
 }

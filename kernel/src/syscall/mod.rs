@@ -155,9 +155,9 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_prlimit64 Plain process::sys_prlimit64;
     __NR_getrlimit Plain process::sys_getrlimit;
     __NR_setrlimit Plain process::sys_setrlimit;
-    __NR_sched_yield Plain process::sys_sched_yield;
-    __NR_sched_getaffinity Plain process::sys_sched_getaffinity;
-    __NR_sched_setaffinity Plain process::sys_sched_setaffinity;
+    __NR_sched_yield Plain sched::sys_sched_yield;
+    __NR_sched_getaffinity Plain sched::sys_sched_getaffinity;
+    __NR_sched_setaffinity Plain sched::sys_sched_setaffinity;
     __NR_sched_getscheduler Plain sched::sys_sched_getscheduler;
     __NR_sched_getparam Plain sched::sys_sched_getparam;
     __NR_sched_setparam Plain sched::sys_sched_setparam;
@@ -165,8 +165,11 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_sched_get_priority_min Plain sched::sys_sched_get_priority_min;
     __NR_sched_get_priority_max Plain sched::sys_sched_get_priority_max;
     __NR_sched_rr_get_interval Plain sched::sys_sched_rr_get_interval;
-    __NR_getpriority Plain process::sys_getpriority;
-    __NR_getcpu Plain process::sys_getcpu;
+    __NR_sched_setattr Plain sched::sys_sched_setattr;
+    __NR_sched_getattr Plain sched::sys_sched_getattr;
+    __NR_setpriority Plain sched::sys_setpriority;
+    __NR_getpriority Plain sched::sys_getpriority;
+    __NR_getcpu Plain sched::sys_getcpu;
     // Bytes.
     __NR_read Plain io::sys_read;
     __NR_write Plain io::sys_write;

@@ -7,11 +7,11 @@ use linux_raw_sys::{general as abi, prctl};
 use crate::arch::{PtRegs, USER_END};
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::{self, UserPtr};
-use crate::sched::{self, current};
+use crate::sched::current;
 use crate::signal::info::SigInfo;
 use crate::signal::{Detail, Signal, code};
 use crate::task::exec::strings::Strings;
-use crate::task::process::Usage;
+use crate::task::process::Counts;
 use crate::task::rlimit::Limit;
 use crate::task::wait::{Event, Options, Waited, Which, wait};
 use crate::task::{ExitStatus, Process, exec, exit, table};
@@ -74,7 +74,7 @@ pub fn sys_wait4(&[pid, status, options, usage, ..]: &Args) -> Result<usize> {
         status.write(event.to_wait_status())?;
     }
     if let Some(usage) = UserPtr::optional(usage) {
-        usage.write(rusage(&[&child.usage, &child.child_usage]))?;
+        usage.write(rusage(child.usage.get() + child.child_usage.get()))?;
     }
     Ok(child.pid as usize)
 }
@@ -115,7 +115,9 @@ pub fn sys_waitid(&[id_type, id, info, options, usage, _]: &Args) -> Result<usiz
     };
     let waited = wait(which, options)?;
     if let Some((usage, waited)) = UserPtr::optional(usage).zip(waited.as_ref()) {
-        usage.write(rusage(&[&waited.child.usage, &waited.child.child_usage]))?;
+        usage.write(rusage(
+            waited.child.usage.get() + waited.child.child_usage.get(),
+        ))?;
     }
     if info != 0 {
         match &waited {
@@ -149,42 +151,30 @@ fn child_info(waited: &Waited) -> SigInfo {
 }
 
 /// struct rusage: two times of seconds and microseconds, and fourteen numbers.
-fn rusage(usages: &[&Usage]) -> [i64; 18] {
-    let sum = |get: fn(&Usage) -> u64| usages.iter().map(|usage| get(usage)).sum::<u64>();
-    let cpu_us = sum(|usage| usage.cpu_ns.load(Ordering::Relaxed)) / 1000;
+fn rusage(counts: Counts) -> [i64; 18] {
     let mut words = [0; 18];
-    words[0] = (cpu_us / 1_000_000) as i64;
-    words[1] = (cpu_us % 1_000_000) as i64;
-    words[8] = sum(|usage| usage.minor.load(Ordering::Relaxed)) as i64;
-    words[9] = sum(|usage| usage.major.load(Ordering::Relaxed)) as i64;
+    let user_ns = counts.cpu_ns.saturating_sub(counts.system_ns);
+    for (at, ns) in [(0, user_ns), (2, counts.system_ns)] {
+        words[at] = (ns / 1_000_000_000) as i64;
+        words[at + 1] = (ns % 1_000_000_000 / 1000) as i64;
+    }
+    words[8] = counts.minor as i64;
+    words[9] = counts.major as i64;
+    words[16] = counts.voluntary as i64;
+    words[17] = counts.involuntary as i64;
     words
 }
 
 /// getrusage(2).
 pub fn sys_getrusage(&[who, to, ..]: &Args) -> Result<usize> {
     let thread = current();
-    let own = Usage::default();
-    own.add(
-        thread.sched.cpu_time_ns() + thread.sched.current_turn_ns(),
-        thread.faults.minor.load(Ordering::Relaxed),
-        thread.faults.major.load(Ordering::Relaxed),
-    );
-    let words = match who as i32 {
-        0 => {
-            let process = Usage::default();
-            let (minor, major) = thread.process.fault_counts();
-            process.add(
-                thread.process.cpu_time_ns() + thread.sched.current_turn_ns(),
-                minor,
-                major,
-            );
-            rusage(&[&process])
-        }
-        1 => rusage(&[&own]),
-        -1 => rusage(&[&thread.process.child_usage]),
+    let counts = match who as i32 {
+        0 => thread.process.counts(),
+        1 => thread.counts(),
+        -1 => thread.process.child_usage.get(),
         _ => return Err(Errno::EINVAL),
     };
-    UserPtr::new(to).write(words).map(|()| 0)
+    UserPtr::new(to).write(rusage(counts)).map(|()| 0)
 }
 
 /// getpid(2).
@@ -210,19 +200,6 @@ pub(super) fn process_or_self(pid: usize) -> Result<alloc::sync::Arc<Process>> {
             .ok()
             .and_then(table::find)
             .ok_or(Errno::ESRCH),
-    }
-}
-
-/// The process of this thread or with this number, or the current one for 0: for calls on threads, whose answers here are the same for
-/// all threads of a process. `ESRCH`; `EINVAL` for a negative number.
-pub(super) fn thread_or_self(tid: usize) -> Result<alloc::sync::Arc<Process>> {
-    match tid as i32 {
-        0 => Ok(current().process.clone()),
-        tid if tid < 0 => Err(Errno::EINVAL),
-        tid => match table::find_either(tid as u32) {
-            Some((process, _)) => Ok(process),
-            None => Err(Errno::ESRCH),
-        },
     }
 }
 
@@ -372,53 +349,6 @@ pub fn sys_setrlimit(&[resource, from, ..]: &Args) -> Result<usize> {
         .rlimits
         .set(resource, Limit { soft, hard })
         .map(|()| 0)
-}
-
-/// sched_yield(2).
-pub fn sys_sched_yield(_: &Args) -> Result<usize> {
-    sched::yield_now();
-    Ok(0)
-}
-
-/// sched_getaffinity(2): one CPU. Returns the bytes written, as the call itself does.
-pub fn sys_sched_getaffinity(&[tid, size, mask, ..]: &Args) -> Result<usize> {
-    thread_or_self(tid)?;
-    if size < 8 || size % 8 != 0 {
-        return Err(Errno::EINVAL);
-    }
-    UserPtr::<u64>::new(mask).write(1)?;
-    Ok(8)
-}
-
-/// sched_setaffinity(2): any set with the one CPU in it.
-pub fn sys_sched_setaffinity(&[tid, size, mask, ..]: &Args) -> Result<usize> {
-    thread_or_self(tid)?;
-    let mut first = [0; 1];
-    uaccess::read_bytes(mask, &mut first[..size.min(1)])?;
-    if first[0] & 1 == 1 {
-        Ok(0)
-    } else {
-        Err(Errno::EINVAL)
-    }
-}
-
-/// getcpu(2).
-pub fn sys_getcpu(&[cpu, node, ..]: &Args) -> Result<usize> {
-    for pointer in [cpu, node] {
-        if let Some(pointer) = UserPtr::<u32>::optional(pointer) {
-            pointer.write(0)?;
-        }
-    }
-    Ok(0)
-}
-
-/// getpriority(2): 20 minus the nice value, which is always 0.
-pub fn sys_getpriority(&[which, ..]: &Args) -> Result<usize> {
-    if which <= 2 {
-        Ok(20)
-    } else {
-        Err(Errno::EINVAL)
-    }
 }
 
 /// membarrier(2). One CPU sees its own writes in order and serializes at every switch, so all that is left is who has registered.

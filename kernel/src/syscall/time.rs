@@ -169,16 +169,13 @@ pub fn sys_time(&[to, ..]: &Args) -> Result<usize> {
 
 /// times(2).
 pub fn sys_times(&[to, ..]: &Args) -> Result<usize> {
-    let ticks = |ns: u64| (ns / (NS_PER_S / CLOCK_TICKS as u64)) as i64;
     let process = &current().process;
-    let children = process
-        .child_usage
-        .cpu_ns
-        .load(core::sync::atomic::Ordering::Relaxed);
     if let Some(to) = UserPtr::<[i64; 4]>::optional(to) {
-        to.write([ticks(process.cpu_time_ns()), 0, ticks(children), 0])?;
+        let (user, system) = process.counts().ticks();
+        let (child_user, child_system) = process.child_usage.get().ticks();
+        to.write([user, system, child_user, child_system])?;
     }
-    Ok(ticks(time::now_ns()) as usize)
+    Ok((time::now_ns() / (NS_PER_S / CLOCK_TICKS as u64)) as usize)
 }
 
 /// Sleeps until `deadline_ns`; if a signal ends it, writes the rest and leaves a restart block.

@@ -66,11 +66,7 @@ pub(super) fn end_vfork(thread: &Thread) {
 /// Takes the thread out of its process and the table; whether it was the last one.
 fn leave_group(thread: &Arc<Thread>) -> bool {
     let process = &thread.process;
-    process.usage.add(
-        thread.sched.cpu_time_ns() + thread.sched.current_turn_ns(),
-        thread.faults.minor.load(Ordering::Relaxed),
-        thread.faults.major.load(Ordering::Relaxed),
-    );
+    process.usage.add(thread.counts());
     table::remove_thread(thread.tid());
     let mut signals = process.signals.lock();
     let stopped = signals.take_part_in_stop(&mut thread.signals.lock());

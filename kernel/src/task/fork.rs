@@ -116,6 +116,7 @@ fn new_thread(
     }
     let signals = inherited_signals(parent, options);
     let thread = Thread::new(tid, process, arch, signals, None)?;
+    thread.sched.inherit(&parent.sched);
     if options.thread {
         thread.set_name(parent.name());
     }

@@ -148,3 +148,12 @@ pub(crate) fn spawn_test_process(entry: fn()) -> Result {
     sched::spawn(child_of_init(entry)?);
     Ok(())
 }
+
+/// A thread that nobody runs, for tests of what holds threads.
+#[cfg(all(test, not(target_os = "none")))]
+pub(crate) fn idle_test_thread() -> Arc<Thread> {
+    let state = ThreadState::new_kernel().expect("memory");
+    let signals = ThreadSignals::new(SigSet::EMPTY);
+    let process = table::kernel_process().clone();
+    Thread::new(table::new_id(), process, state, signals, Some(|| {})).expect("memory")
+}

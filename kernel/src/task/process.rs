@@ -32,19 +32,80 @@ pub struct Events {
     pub continued: bool,
 }
 
-/// Times and counts of children that were waited for, and of threads that ended.
+/// What was used: times and counts as in getrusage(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub cpu_ns: u64,
+    /// The part of it spent in the kernel.
+    pub system_ns: u64,
+    /// Page faults.
+    pub minor: u64,
+    pub major: u64,
+    /// Context switches: to wait, and for others.
+    pub voluntary: u64,
+    pub involuntary: u64,
+}
+
+impl Counts {
+    /// User and system time in clock ticks of 1/100 s.
+    pub fn ticks(self) -> (i64, i64) {
+        const TICK_NS: u64 = 10_000_000;
+        (
+            (self.cpu_ns.saturating_sub(self.system_ns) / TICK_NS) as i64,
+            (self.system_ns / TICK_NS) as i64,
+        )
+    }
+}
+
+impl core::ops::Add for Counts {
+    type Output = Counts;
+    fn add(self, other: Counts) -> Counts {
+        Counts {
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            system_ns: self.system_ns + other.system_ns,
+            minor: self.minor + other.minor,
+            major: self.major + other.major,
+            voluntary: self.voluntary + other.voluntary,
+            involuntary: self.involuntary + other.involuntary,
+        }
+    }
+}
+
+/// [`Counts`] of children that were waited for, or of threads that ended.
 #[derive(Default)]
 pub struct Usage {
     pub cpu_ns: AtomicU64,
+    pub system_ns: AtomicU64,
     pub minor: AtomicU64,
     pub major: AtomicU64,
+    pub voluntary: AtomicU64,
+    pub involuntary: AtomicU64,
 }
 
 impl Usage {
-    pub fn add(&self, cpu_ns: u64, minor: u64, major: u64) {
-        self.cpu_ns.fetch_add(cpu_ns, Ordering::Relaxed);
-        self.minor.fetch_add(minor, Ordering::Relaxed);
-        self.major.fetch_add(major, Ordering::Relaxed);
+    pub fn add(&self, counts: Counts) {
+        for (to, value) in [
+            (&self.cpu_ns, counts.cpu_ns),
+            (&self.system_ns, counts.system_ns),
+            (&self.minor, counts.minor),
+            (&self.major, counts.major),
+            (&self.voluntary, counts.voluntary),
+            (&self.involuntary, counts.involuntary),
+        ] {
+            to.fetch_add(value, Ordering::Relaxed);
+        }
+    }
+
+    pub fn get(&self) -> Counts {
+        let get = |from: &AtomicU64| from.load(Ordering::Relaxed);
+        Counts {
+            cpu_ns: get(&self.cpu_ns),
+            system_ns: get(&self.system_ns),
+            minor: get(&self.minor),
+            major: get(&self.major),
+            voluntary: get(&self.voluntary),
+            involuntary: get(&self.involuntary),
+        }
     }
 }
 
@@ -256,6 +317,11 @@ impl Process {
         drop(unsafe { self.mm.replace(mm) });
     }
 
+    /// The process group.
+    pub fn group(&self) -> u32 {
+        self.process_group.load(Ordering::Relaxed)
+    }
+
     pub fn parent_pid(&self) -> u32 {
         self.parent.load(Ordering::Relaxed)
     }
@@ -325,8 +391,18 @@ impl Process {
             })
     }
 
-    /// User and system time in clock ticks of 1/100 s. System time is not told apart yet.
+    /// What all threads, living and ended, have used.
+    pub fn counts(&self) -> Counts {
+        let ended = self.usage.get();
+        let signals = self.signals.lock();
+        signals
+            .threads
+            .iter()
+            .fold(ended, |sum, thread| sum + thread.counts())
+    }
+
+    /// User and system time in clock ticks of 1/100 s, without children.
     pub fn cpu_times_in_ticks(&self) -> (i64, i64) {
-        ((self.cpu_time_ns() / 10_000_000) as i64, 0)
+        self.counts().ticks()
     }
 }

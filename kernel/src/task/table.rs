@@ -138,3 +138,11 @@ pub fn next_above(pid: u32) -> Option<Arc<Process>> {
         .lower_bound(Bound::Excluded(&pid))
         .clone_pointer()
 }
+
+/// The thread with the lowest number above `tid`, of the kernel too: for walking over all without holding the lock.
+pub fn next_thread_above(tid: u32) -> Option<Arc<Thread>> {
+    THREADS
+        .lock()
+        .lower_bound(Bound::Excluded(&tid))
+        .clone_pointer()
+}

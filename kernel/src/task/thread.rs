@@ -8,11 +8,11 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{LinkedListAtomicLink, RBTreeAtomicLink};
 
-use super::process::Process;
+use super::process::{Counts, Process};
 
 use crate::arch::ThreadState;
 use crate::errno::Result;
-use crate::sched::{Entity, WaitQueue};
+use crate::sched::{self, Entity, WaitQueue};
 use crate::signal::ThreadSignals;
 use crate::sync::{IrqLock, SpinLock, rank};
 
@@ -169,6 +169,23 @@ impl Thread {
             *self.process.name.lock() = name;
         } else {
             *self.own_name.lock() = name;
+        }
+    }
+
+    /// What the thread has used, the turn that it has now included if it is the current one.
+    pub fn counts(&self) -> Counts {
+        let turn = match core::ptr::eq(self, &*sched::current()) {
+            true => self.sched.current_turn_ns(),
+            false => 0,
+        };
+        let (voluntary, involuntary) = self.sched.switches();
+        Counts {
+            cpu_ns: self.sched.cpu_time_ns() + turn,
+            system_ns: self.sched.system_time_ns(),
+            minor: self.faults.minor.load(Ordering::Relaxed),
+            major: self.faults.major.load(Ordering::Relaxed),
+            voluntary,
+            involuntary,
         }
     }
 

@@ -135,11 +135,7 @@ fn take_event(child: &Process, options: Options) -> Option<Event> {
 /// Ends a zombie: its times go to the parent.
 fn reap(parent: &Process, child: &Arc<Process>) {
     for usage in [&child.usage, &child.child_usage] {
-        parent.child_usage.add(
-            usage.cpu_ns.load(Ordering::Relaxed),
-            usage.minor.load(Ordering::Relaxed),
-            usage.major.load(Ordering::Relaxed),
-        );
+        parent.child_usage.add(usage.get());
     }
     remove_child(parent, child);
 }

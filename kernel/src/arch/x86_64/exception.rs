@@ -25,10 +25,12 @@ pub(super) extern "C" fn exception(regs: &mut PtRegs, vector: usize) {
     let lines = pic::FIRST_VECTOR as usize..(pic::FIRST_VECTOR + pic::LINES) as usize;
     if lines.contains(&vector) {
         regs.orig_rax = usize::MAX;
+        irq::came_in(regs.user_mode());
         return irq::handle((vector - lines.start) as u8);
     }
     if vector == usize::from(apic::TIMER_VECTOR) {
         regs.orig_rax = usize::MAX;
+        irq::came_in(regs.user_mode());
         return irq::handle_timer();
     }
     if vector == apic::SPURIOUS_VECTOR as usize {

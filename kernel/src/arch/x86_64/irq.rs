@@ -1,6 +1,6 @@
 //! Interrupts of this CPU, and the handlers of the 16 lines.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use x86_64::instructions::interrupts;
 
@@ -54,6 +54,19 @@ pub fn register(line: u8, handler: fn()) {
     HANDLERS[line as usize].store(handler as usize, Ordering::Release);
     pic::unmask(line);
     restore(flags);
+}
+
+/// Whether the interrupt that is being handled came in user mode.
+static FROM_USER: AtomicBool = AtomicBool::new(false);
+
+/// Whether the interrupt that is being handled came in user mode.
+pub fn interrupted_user() -> bool {
+    FROM_USER.load(Ordering::Relaxed)
+}
+
+/// Notes in which mode an interrupt has come.
+pub(super) fn came_in(user_mode: bool) {
+    FROM_USER.store(user_mode, Ordering::Relaxed);
 }
 
 /// Runs the handler of an interrupt that was taken.
