@@ -25,6 +25,11 @@ fn ends_stops_and_programs() {
     same_as_on_linux("ends");
 }
 
+#[test]
+fn family_and_descriptors() {
+    same_as_on_linux("family");
+}
+
 /// musl makes and ends threads in its own way: clone(2) with other flags, and an exit that unmaps the thread's own stack.
 #[test]
 fn posix_threads_of_musl() {

@@ -104,10 +104,20 @@ pub fn open_inode(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
 
 /// Opens a program for exec: `EACCES` unless it is a regular file with an x bit.
 pub fn open_exec(path: &[u8]) -> Result<Arc<File>> {
-    let inode = path::resolve(&current().process.fs.start()?, path, true)?;
+    open_exec_at(&current().process.fs.start()?, path, true)
+}
+
+/// The same for a path from another place. `ELOOP` for a symbolic link that is not to be followed.
+pub fn open_exec_at(start: &Start, path: &[u8], follow: bool) -> Result<Arc<File>> {
+    exec_inode(path::resolve(start, path, follow)?)
+}
+
+/// The same for a file that has been found.
+pub fn exec_inode(inode: InodeRef) -> Result<Arc<File>> {
     let stat = inode.stat();
-    if stat.file_type != FileType::Regular || stat.mode & 0o111 == 0 {
-        return Err(Errno::EACCES);
+    match stat.file_type {
+        FileType::Symlink => Err(Errno::ELOOP),
+        FileType::Regular if stat.mode & 0o111 != 0 => open_inode(inode, abi::O_RDONLY),
+        _ => Err(Errno::EACCES),
     }
-    open_inode(inode, abi::O_RDONLY)
 }

@@ -11,6 +11,7 @@ use super::pipe::Pipe;
 use super::poll::{self, PollQueue};
 use super::timerfd::TimerFd;
 use crate::errno::{Errno, Result};
+use crate::task::Process;
 
 bitflags! {
     /// Readiness, with the values of poll(2).
@@ -69,6 +70,11 @@ pub trait Stream: Send + Sync {
 
     /// The pipe, for fcntl(2).
     fn pipe(&self) -> Option<&Pipe> {
+        None
+    }
+
+    /// The process, for a process descriptor.
+    fn process(&self) -> Option<&Arc<Process>> {
         None
     }
 

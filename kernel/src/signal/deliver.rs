@@ -13,7 +13,7 @@ use super::state::{ProcessSignals, ThreadSignals};
 use crate::arch::{self, PtRegs};
 use crate::errno::Errno;
 use crate::sched::{self, State, current};
-use crate::task::{ExitStatus, exit};
+use crate::task::{ExitStatus, exit, group};
 use crate::trace;
 
 /// What is to be done next.
@@ -119,6 +119,11 @@ fn decide(signals: &mut ProcessSignals, info: SigInfo) -> Option<Next> {
 /// Stops until SIGCONT or SIGKILL.
 fn stop(signal: Option<Signal>) {
     let thread = current();
+    // Nobody would continue an orphaned group, so only SIGSTOP stops it.
+    let by_terminal = signal.is_some_and(|signal| signal != Signal::SIGSTOP);
+    if by_terminal && group::is_orphaned(thread.process.group(), None) {
+        return;
+    }
     let mut signals = thread.process.signals.lock();
     if signals.group_exit.is_some() {
         return;

@@ -112,6 +112,19 @@ fn force_as(info: SigInfo, default: bool) {
     thread.set_flag(flag::SIGPENDING);
 }
 
+/// What kill(2) of the current process would send.
+pub fn by_current_process(signal: Signal) -> SigInfo {
+    let process = &current().process;
+    SigInfo {
+        signal,
+        code: code::SI_USER,
+        detail: Detail::Sender {
+            pid: process.pid,
+            uid: process.credentials.get().user.real,
+        },
+    }
+}
+
 /// The current thread ends: it takes no signal any more, and those of its process that it would have taken go to others.
 pub fn begin_exit(thread: &Thread) {
     let signals = thread.process.signals.lock();

@@ -1,6 +1,6 @@
 //! System calls that make processes and threads: fork(2), vfork(2), clone(2), clone3(2).
 //!
-//! Flags are checked as Linux's `copy_process` does. Not there, and so `EINVAL`: namespaces, CLONE_PIDFD, CLONE_PARENT, processes that
+//! Flags are checked as Linux's `copy_process` does. Not there, and so `EINVAL`: namespaces, descriptors of threads, processes that
 //! share a part of what threads share (CLONE_FS, CLONE_FILES, CLONE_SIGHAND), and threads that do not share all of it.
 
 use linux_raw_sys::general as abi;
@@ -22,6 +22,8 @@ const SETTLS: u64 = abi::CLONE_SETTLS as u64;
 const PARENT_SETTID: u64 = abi::CLONE_PARENT_SETTID as u64;
 const CHILD_SETTID: u64 = abi::CLONE_CHILD_SETTID as u64;
 const CHILD_CLEARTID: u64 = abi::CLONE_CHILD_CLEARTID as u64;
+const PIDFD: u64 = abi::CLONE_PIDFD as u64;
+const PARENT: u64 = abi::CLONE_PARENT as u64;
 const CLEAR_SIGHAND: u64 = abi::CLONE_CLEAR_SIGHAND;
 
 /// Flags about things that are not there, or that every call does anyway.
@@ -38,6 +40,8 @@ const KNOWN: u64 = VM
     | PARENT_SETTID
     | CHILD_SETTID
     | CHILD_CLEARTID
+    | PIDFD
+    | PARENT
     | CLEAR_SIGHAND
     | WITHOUT_EFFECT;
 
@@ -52,6 +56,10 @@ struct Request {
     tls: usize,
     parent_tid: usize,
     child_tid: usize,
+    /// Where the descriptor goes.
+    pidfd: usize,
+    /// The number that the child shall have.
+    number: Option<u32>,
 }
 
 impl Request {
@@ -59,7 +67,8 @@ impl Request {
         let has = |flag| self.flags & flag != 0;
         let inconsistent = has(THREAD) && !has(SIGHAND)
             || has(SIGHAND) && !has(VM)
-            || has(SIGHAND) && has(CLEAR_SIGHAND);
+            || has(SIGHAND) && has(CLEAR_SIGHAND)
+            || has(THREAD) && has(PIDFD);
         let shared = self.flags & SHARED_BY_THREADS;
         let all_or_nothing = if has(THREAD) { SHARED_BY_THREADS } else { 0 };
         if inconsistent || self.flags & !KNOWN != 0 || shared != all_or_nothing {
@@ -81,6 +90,9 @@ impl Request {
             share_memory: has(VM),
             vfork: has(VFORK),
             clear_handlers: has(CLEAR_SIGHAND),
+            sibling: has(PARENT),
+            number: self.number,
+            pidfd: wants(PIDFD, self.pidfd),
             exit_signal: self.exit_signal,
             stack: self.stack,
             tls: wants(SETTLS, self.tls),
@@ -100,6 +112,8 @@ fn process(flags: u64) -> Request {
         tls: 0,
         parent_tid: 0,
         child_tid: 0,
+        pidfd: 0,
+        number: None,
     }
 }
 
@@ -124,7 +138,13 @@ pub fn sys_clone(regs: &mut PtRegs) -> Result<usize> {
         tls,
         parent_tid,
         child_tid,
+        // As in clone(2), one place for both.
+        pidfd: parent_tid,
+        number: None,
     };
+    if request.flags & (PIDFD | PARENT_SETTID) == PIDFD | PARENT_SETTID {
+        return Err(Errno::EINVAL);
+    }
     request.run(regs)
 }
 
@@ -136,7 +156,7 @@ pub fn sys_clone3(regs: &mut PtRegs) -> Result<usize> {
     let [pointer, size, ..] = regs.syscall_args();
     let [
         flags,
-        _,
+        pidfd,
         child_tid,
         parent_tid,
         exit_signal,
@@ -149,10 +169,18 @@ pub fn sys_clone3(regs: &mut PtRegs) -> Result<usize> {
     ] = read_clone_args(pointer, size)?;
     let in_signal_byte = u64::from(abi::CSIGNAL | abi::CLONE_DETACHED);
     let bad_signal =
-        exit_signal > u64::from(Signal::MAX) || flags & THREAD != 0 && exit_signal != 0;
-    if flags & in_signal_byte != 0 || bad_signal || set_tid != 0 || set_tid_size != 0 {
+        exit_signal > u64::from(Signal::MAX) || flags & (THREAD | PARENT) != 0 && exit_signal != 0;
+    // Without namespaces there is one number to choose.
+    let bad_number = (set_tid == 0) != (set_tid_size == 0) || set_tid_size > 1;
+    let share_place =
+        flags & (PIDFD | PARENT_SETTID) == PIDFD | PARENT_SETTID && pidfd == parent_tid;
+    if flags & in_signal_byte != 0 || bad_signal || bad_number || share_place {
         return Err(Errno::EINVAL);
     }
+    let number = match set_tid_size {
+        0 => None,
+        _ => Some(UserPtr::<u32>::new(set_tid as usize).read()?),
+    };
     let request = Request {
         flags,
         exit_signal: Signal::new(exit_signal as usize),
@@ -160,6 +188,8 @@ pub fn sys_clone3(regs: &mut PtRegs) -> Result<usize> {
         tls: tls as usize,
         parent_tid: parent_tid as usize,
         child_tid: child_tid as usize,
+        pidfd: pidfd as usize,
+        number,
     };
     request.run(regs)
 }

@@ -1,11 +1,16 @@
 //! System calls on processes and threads: their programs and ends, identity, limits and the scheduler.
 
+use alloc::vec::Vec;
+use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
-use linux_raw_sys::{general as abi, prctl};
+use linux_raw_sys::general as abi;
 
+use super::args::{file, start_at};
 use crate::arch::{PtRegs, USER_END};
 use crate::errno::{Errno, Result};
+use crate::fs;
+use crate::fs::text::Text;
 use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::current;
 use crate::signal::info::SigInfo;
@@ -16,6 +21,8 @@ use crate::task::rlimit::Limit;
 use crate::task::wait::{Event, Options, Waited, Which, wait};
 use crate::task::{ExitStatus, Process, exec, exit, table};
 
+use super::pidfd;
+
 type Args = [usize; 6];
 
 /// execve(2).
@@ -23,8 +30,51 @@ pub fn sys_execve(regs: &mut PtRegs) -> Result<usize> {
     let [path, argv, envp, ..] = regs.syscall_args();
     let path = uaccess::read_string(path, abi::PATH_MAX as usize, Errno::ENAMETOOLONG)?;
     let (argv, envp) = (Strings::from_user(argv)?, Strings::from_user(envp)?);
-    exec::exec(regs, &path, argv, &envp)?;
+    let file = fs::open_exec(&path)?;
+    exec::exec(regs, file, &path, argv, &envp)?;
     Ok(0)
+}
+
+/// execveat(2). The program's path is that of a descriptor in /dev/fd where the call names one.
+pub fn sys_execveat(regs: &mut PtRegs) -> Result<usize> {
+    let [dirfd, path, argv, envp, flags, _] = regs.syscall_args();
+    let flags = flags as u32;
+    if flags & !(abi::AT_EMPTY_PATH | abi::AT_SYMLINK_NOFOLLOW) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let path = uaccess::read_string(path, abi::PATH_MAX as usize, Errno::ENAMETOOLONG)?;
+    let (argv, envp) = (Strings::from_user(argv)?, Strings::from_user(envp)?);
+    let at_cwd = dirfd as i32 == abi::AT_FDCWD;
+    let (file, shown) = match path.first() {
+        None if flags & abi::AT_EMPTY_PATH == 0 => return Err(Errno::ENOENT),
+        None if at_cwd => return Err(Errno::EACCES),
+        None => (
+            fs::open::exec_inode(file(dirfd)?.inode.clone())?,
+            fd_path(dirfd, b"")?,
+        ),
+        Some(first) => {
+            let follow = flags & abi::AT_SYMLINK_NOFOLLOW == 0;
+            let file = fs::open::open_exec_at(&start_at(dirfd, &path)?, &path, follow)?;
+            let shown = match at_cwd || *first == b'/' {
+                true => path,
+                false => fd_path(dirfd, &path)?,
+            };
+            (file, shown)
+        }
+    };
+    exec::exec(regs, file, &shown, argv, &envp)?;
+    Ok(0)
+}
+
+/// `/dev/fd/N` or `/dev/fd/N/PATH`.
+fn fd_path(fd: usize, path: &[u8]) -> Result<Vec<u8>> {
+    let mut text = Text::new();
+    write!(text, "/dev/fd/{}", fd as i32).map_err(|_| Errno::ENOMEM)?;
+    if !path.is_empty() {
+        text.push(b"/");
+        text.push(path);
+    }
+    text.finish()
 }
 
 /// exit(2): ends the thread.
@@ -60,6 +110,7 @@ pub fn sys_wait4(&[pid, status, options, usage, ..]: &Args) -> Result<usize> {
     };
     let options = Options {
         no_hang: flags & abi::WNOHANG != 0,
+        own: flags & abi::__WNOTHREAD != 0,
         exited: true,
         stopped: flags & abi::WUNTRACED != 0,
         continued: flags & abi::WCONTINUED != 0,
@@ -95,17 +146,22 @@ pub fn sys_waitid(&[id_type, id, info, options, usage, _]: &Args) -> Result<usiz
     {
         return Err(Errno::EINVAL);
     }
-    let which = match id_type as u32 {
-        abi::P_ALL => Which::Any,
-        abi::P_PID => Which::Pid(id as u32),
-        abi::P_PGID if id == 0 => {
-            Which::Group(current().process.process_group.load(Ordering::Relaxed))
+    let mut asks_nonblocking = false;
+    let which = match (id_type as u32, id as i32) {
+        (abi::P_ALL, _) => Which::Any,
+        (abi::P_PID, id) if id > 0 => Which::Pid(id as u32),
+        (abi::P_PGID, 0) => Which::Group(current().process.group()),
+        (abi::P_PGID, id) if id > 0 => Which::Group(id as u32),
+        (abi::P_PIDFD, fd) if fd >= 0 => {
+            let (file, process) = pidfd::process_of(fd as usize)?;
+            asks_nonblocking = file.flags() & abi::O_NONBLOCK != 0 && flags & abi::WNOHANG == 0;
+            Which::Process(process)
         }
-        abi::P_PGID => Which::Group(id as u32),
         _ => return Err(Errno::EINVAL),
     };
     let options = Options {
-        no_hang: flags & abi::WNOHANG != 0,
+        no_hang: flags & abi::WNOHANG != 0 || asks_nonblocking,
+        own: flags & abi::__WNOTHREAD != 0,
         exited: flags & abi::WEXITED != 0,
         stopped: flags & abi::WSTOPPED != 0,
         continued: flags & abi::WCONTINUED != 0,
@@ -114,6 +170,9 @@ pub fn sys_waitid(&[id_type, id, info, options, usage, _]: &Args) -> Result<usiz
         keep: flags & abi::WNOWAIT != 0,
     };
     let waited = wait(which, options)?;
+    if waited.is_none() && asks_nonblocking {
+        return Err(Errno::EAGAIN);
+    }
     if let Some((usage, waited)) = UserPtr::optional(usage).zip(waited.as_ref()) {
         usage.write(rusage(
             waited.child.usage.get() + waited.child.child_usage.get(),
@@ -138,7 +197,7 @@ fn child_info(waited: &Waited) -> SigInfo {
     };
     let detail = Detail::Child {
         pid: waited.child.pid,
-        uid: 0,
+        uid: waited.child.credentials.get().user.real,
         status,
         utime: 0,
         stime: 0,
@@ -226,6 +285,9 @@ pub fn sys_setpgid(&[pid, group, ..]: &Args) -> Result<usize> {
     if process.pid != own.pid && process.parent_pid() != own.pid {
         return Err(Errno::ESRCH);
     }
+    if process.pid != own.pid && process.has_exec() {
+        return Err(Errno::EACCES);
+    }
     let session = own.session.load(Ordering::Relaxed);
     let is_leader = process.session.load(Ordering::Relaxed) == process.pid;
     if is_leader || process.session.load(Ordering::Relaxed) != session {
@@ -296,28 +358,6 @@ const ARCH_SET_GS: u32 = 0x1001;
 const ARCH_SET_FS: u32 = 0x1002;
 const ARCH_GET_FS: u32 = 0x1003;
 const ARCH_GET_GS: u32 = 0x1004;
-
-/// prctl(2): the thread's name; other options are `EINVAL`.
-pub fn sys_prctl(&[option, argument, ..]: &Args) -> Result<usize> {
-    let thread = current();
-    match option as u32 {
-        prctl::PR_SET_NAME => {
-            let mut name = [0; 16];
-            let text = uaccess::read_string(argument, 16, Errno::EFAULT);
-            match text {
-                Ok(text) => name[..text.len().min(15)].copy_from_slice(&text[..text.len().min(15)]),
-                // Longer names are cut.
-                Err(_) => uaccess::read_bytes(argument, &mut name[..15])?,
-            }
-            thread.set_name(name);
-            Ok(0)
-        }
-        prctl::PR_GET_NAME => uaccess::write_bytes(argument, &thread.name()).map(|()| 0),
-        prctl::PR_GET_DUMPABLE => Ok(1),
-        prctl::PR_SET_DUMPABLE if argument <= 1 => Ok(0),
-        _ => Err(Errno::EINVAL),
-    }
-}
 
 /// prlimit64(2).
 pub fn sys_prlimit64(&[pid, resource, new, old, ..]: &Args) -> Result<usize> {

@@ -247,7 +247,7 @@ fn set_altstack(base: usize, size: usize, flags: u32, sp: usize) -> Result {
 }
 
 /// siginfo of kill(2) and its kin, from the current process.
-fn sent_by_user(signal: Signal, code: i32) -> SigInfo {
+pub(super) fn sent_by_user(signal: Signal, code: i32) -> SigInfo {
     SigInfo {
         signal,
         code,
@@ -259,7 +259,7 @@ fn sent_by_user(signal: Signal, code: i32) -> SigInfo {
 }
 
 /// The signal of a kill call; `None` for 0, which only asks whether there is somebody.
-fn signal_or_probe(number: usize) -> Result<Option<Signal>> {
+pub(super) fn signal_or_probe(number: usize) -> Result<Option<Signal>> {
     match number as i32 {
         0 => Ok(None),
         number => usize::try_from(number)
@@ -312,7 +312,7 @@ fn send_to(process: &Process, signal: Option<Signal>) -> Result {
 }
 
 /// Whether the current process may send `signal` to `target`: by its user, or SIGCONT within a session (`kill(2)`).
-fn check_permission(target: &Process, signal: Option<Signal>) -> Result {
+pub(super) fn check_permission(target: &Process, signal: Option<Signal>) -> Result {
     let own = &current().process;
     let session = |process: &Process| process.session.load(core::sync::atomic::Ordering::Relaxed);
     let same_session = signal == Some(Signal::SIGCONT) && session(own) == session(target);
@@ -379,7 +379,7 @@ pub fn sys_tgkill(&[tgid, tid, signal, ..]: &Args) -> Result<usize> {
 
 /// siginfo as the user gave it, with the signal that the call names. `EFAULT`; `EPERM` if it claims to be from kill(2), tkill(2) or the
 /// kernel and is not for the current process.
-fn read_info(pointer: usize, signal: usize, own: bool) -> Result<Option<SigInfo>> {
+pub(super) fn read_info(pointer: usize, signal: usize, own: bool) -> Result<Option<SigInfo>> {
     let bytes = UserPtr::<[u8; 128]>::new(pointer).read()?;
     let word =
         |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);

@@ -6,9 +6,9 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::process::Events;
+use super::process::{Events, Life};
 use super::table::{self, INIT_PID};
-use super::{ExitStatus, Process, Thread, futex, init, robust, wait};
+use super::{ExitStatus, Process, Thread, futex, group, init, robust, wait};
 use crate::mm::uaccess::UserPtr;
 use crate::sched::{self, current};
 use crate::signal::action::{Disposition, sa};
@@ -79,6 +79,9 @@ fn leave_group(thread: &Arc<Thread>) -> bool {
     let last = signals.threads.is_empty();
     drop(signals);
     drop(removed);
+    if !last {
+        give_children_to_another_thread(thread);
+    }
     process.thread_ends.wake_all();
     if let Some(signal) = stopped.filter(|_| !last) {
         process.note_stopped(signal);
@@ -96,10 +99,17 @@ fn end_process(process: &Arc<Process>, status: ExitStatus) {
         exited: Some(status),
         ..Events::default()
     };
+    process.set_life(Life::Zombie);
+    group::release_if_orphaned(process, None);
     if process.parent_pid() == INIT_PID {
         init::child_exited(process, status);
         return;
     }
+    tell_parent(process, status);
+}
+
+/// Sends the parent what it is to get, or is gone at once if that is what the parent wants.
+fn tell_parent(process: &Arc<Process>, status: ExitStatus) {
     let reaped_by_itself = process
         .parent()
         .is_none_or(|parent| process.has_ordinary_exit_signal() && ignores_children(&parent));
@@ -120,15 +130,66 @@ fn ignores_children(parent: &Process) -> bool {
     action.disposition() == Disposition::Ignore || action.has(sa::NOCLDWAIT)
 }
 
-/// Orphans go to init, which waits for them at once.
+/// Orphans go to the nearest ancestor that adopts them (PR_SET_CHILD_SUBREAPER), or to init, which waits for them at once.
 fn give_children_away(process: &Process) {
+    let adopter = adopter_of(process);
     loop {
         let Some(child) = process.children.lock().pop_front() else {
             return;
         };
-        child.set_parent(INIT_PID);
-        if child.events.lock().exited.is_some() {
+        child.set_parent(adopter.as_ref().map_or(INIT_PID, |adopter| adopter.pid));
+        child.set_exit_signal(Some(Signal::SIGCHLD));
+        signal_parents_death(&child);
+        let ended = child.events.lock().exited;
+        if let Some(adopter) = &adopter {
+            child.set_maker(adopter.pid);
+            adopter.children.lock().push_back(child.clone());
+            if let Some(status) = ended {
+                tell_parent(&child, status);
+            }
+        } else if ended.is_some() {
             table::remove(child.pid);
+        }
+        group::release_if_orphaned(&child, Some(process));
+    }
+}
+
+/// The nearest ancestor that adopts orphans, if there is one (`find_new_reaper`).
+fn adopter_of(process: &Process) -> Option<Arc<Process>> {
+    if !process.is_below_adopter() {
+        return None;
+    }
+    let mut ancestor = process.parent()?;
+    while !ancestor.adopts.load(Ordering::Relaxed) || ancestor.life() != Life::Lives {
+        ancestor = ancestor.parent()?;
+    }
+    Some(ancestor)
+}
+
+/// PR_SET_PDEATHSIG.
+fn signal_parents_death(child: &Process) {
+    if let Some(signal) = child.parent_death_signal() {
+        send::send_to_process(child, send::by_current_process(signal));
+    }
+}
+
+/// A thread with children of its own ends before its process: they are those of another thread now.
+fn give_children_to_another_thread(thread: &Thread) {
+    if !thread.has_children.load(Ordering::Relaxed) {
+        return;
+    }
+    let process = &thread.process;
+    let Some(heir) = process.signals.lock().threads.front().clone_pointer() else {
+        return;
+    };
+    heir.has_children.store(true, Ordering::Relaxed);
+    let children = process.children.lock();
+    let mut cursor = children.front();
+    while let Some(child) = cursor.clone_pointer() {
+        cursor.move_next();
+        if child.maker() == thread.tid() {
+            child.set_maker(heir.tid());
+            signal_parents_death(&child);
         }
     }
 }

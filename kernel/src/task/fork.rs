@@ -10,6 +10,7 @@ use crate::mm::uaccess::UserPtr;
 use crate::mm::{Mm, reclaim};
 use crate::sched::{self, Sleep, current};
 use crate::signal::{Signal, ThreadSignals, signal_pending};
+use crate::syscall::pidfd;
 use crate::task::rlimit::Resource;
 
 /// What is to be made, and what it is to find.
@@ -23,6 +24,12 @@ pub struct CloneOptions {
     pub vfork: bool,
     /// Handlers go back to the default in the child.
     pub clear_handlers: bool,
+    /// The child's parent is the caller's own.
+    pub sibling: bool,
+    /// The number that the child shall have.
+    pub number: Option<u32>,
+    /// Where the parent's memory gets a descriptor of the child.
+    pub pidfd: Option<usize>,
     /// What the parent gets when the child ends.
     pub exit_signal: Option<Signal>,
     /// Another stack pointer; 0: the parent's.
@@ -45,19 +52,24 @@ pub fn clone(regs: &PtRegs, options: &CloneOptions) -> Result<u32> {
         return Err(Errno::ERESTARTNOINTR);
     }
     check_limit(&parent.process)?;
+    let tid = match options.number {
+        Some(number) => table::check_free(number)?,
+        None => table::new_id(),
+    };
     let process = match options.thread {
         true => parent.process.clone(),
-        false => new_process(&parent, options)?,
-    };
-    let tid = match options.thread {
-        true => table::new_id(),
-        false => process.pid,
+        false => new_process(&parent, tid, options)?,
     };
     let thread = new_thread(&parent, process, tid, regs, options)?;
+    let pidfd = match options.pidfd {
+        Some(address) => Some(tell_pidfd(&thread.process, address)?),
+        None => None,
+    };
     if options.thread {
         join_group(&thread)?;
-    } else {
-        adopt(&parent.process, &thread);
+    } else if let Err(error) = adopt(&parent, &thread, options.sibling) {
+        pidfd.map(|fd| parent.process.files.remove(fd as i32));
+        return Err(error);
     }
     // As on Linux, a word that cannot be written is no error. The child reads it, so it comes before the child's first step.
     if let Some(address) = options.parent_tid {
@@ -71,6 +83,16 @@ pub fn clone(regs: &PtRegs, options: &CloneOptions) -> Result<u32> {
     Ok(tid)
 }
 
+/// Makes a descriptor of the process and writes its number. `EFAULT`, `EMFILE`.
+fn tell_pidfd(process: &Arc<Process>, address: usize) -> Result<u32> {
+    let fd = pidfd::install(process.clone(), 0)?;
+    let told = UserPtr::<u32>::new(address).write(fd);
+    if told.is_err() {
+        drop(current().process.files.remove(fd as i32));
+    }
+    told.map(|()| fd)
+}
+
 /// RLIMIT_NPROC counts threads.
 fn check_limit(process: &Process) -> Result {
     let there_are = table::thread_count().max(table::count()) as u64;
@@ -80,9 +102,9 @@ fn check_limit(process: &Process) -> Result {
     Ok(())
 }
 
-fn new_process(parent: &Thread, options: &CloneOptions) -> Result<Arc<Process>> {
+fn new_process(parent: &Thread, pid: u32, options: &CloneOptions) -> Result<Arc<Process>> {
     let mm = child_mm(&parent.process, options.share_memory)?;
-    let process = parent.process.fork(table::new_id(), mm)?;
+    let process = parent.process.fork(pid, mm)?;
     *process.name.lock() = parent.name();
     process.set_exit_signal(options.exit_signal);
     if options.clear_handlers {
@@ -117,6 +139,14 @@ fn new_thread(
     let signals = inherited_signals(parent, options);
     let thread = Thread::new(tid, process, arch, signals, None)?;
     thread.sched.inherit(&parent.sched);
+    thread.no_new_privs.store(
+        parent.no_new_privs.load(Ordering::Relaxed),
+        Ordering::Relaxed,
+    );
+    thread.timer_slack_ns.store(
+        parent.timer_slack_ns.load(Ordering::Relaxed),
+        Ordering::Relaxed,
+    );
     if options.thread {
         thread.set_name(parent.name());
     }
@@ -139,13 +169,30 @@ fn inherited_signals(parent: &Thread, options: &CloneOptions) -> ThreadSignals {
     signals
 }
 
-/// From here on the child process exists.
-fn adopt(parent: &Process, thread: &Arc<Thread>) {
-    let child = &thread.process;
+/// From here on the child process exists. With `sibling` its parent is the one of `maker`'s process. `ERESTARTNOINTR` if that has just
+/// ended.
+fn adopt(maker: &Thread, thread: &Arc<Thread>, sibling: bool) -> Result {
+    let (child, own) = (&thread.process, &maker.process);
+    let parent = match sibling {
+        true => own.parent().ok_or(Errno::ERESTARTNOINTR)?,
+        false => own.clone(),
+    };
+    child.set_parent(parent.pid);
+    child.set_maker(match sibling {
+        true => own.maker(),
+        false => maker.tid(),
+    });
+    maker.has_children.store(true, Ordering::Relaxed);
+    if sibling {
+        child.set_exit_signal(own.exit_signal());
+    }
     child.signals.lock().threads.push_back(thread.clone());
     table::insert(child.clone());
     table::insert_thread(thread.clone());
-    parent.children.lock().push_back(child.clone());
+    if parent.pid != table::INIT_PID {
+        parent.children.lock().push_back(child.clone());
+    }
+    Ok(())
 }
 
 /// From here on the thread exists; unless its process ends, stops or becomes another program, which the caller has to see first.

@@ -59,8 +59,10 @@ fn prepare(regs: &mut PtRegs, config: &Config) -> Result {
         list.iter().try_for_each(|string| strings.push(string))?;
         Ok(strings)
     };
+    let file = fs::open_exec(&config.program)?;
     exec::exec(
         regs,
+        file,
         &config.program,
         strings(&config.args)?,
         &strings(&config.env)?,
@@ -70,7 +72,7 @@ fn prepare(regs: &mut PtRegs, config: &Config) -> Result {
 /// A child of init ended: the first program, and with it the machine, or an orphan, which is simply gone.
 pub(super) fn child_exited(process: &Process, status: ExitStatus) {
     table::remove(process.pid);
-    if process.pid != FIRST_PID.load(Ordering::Relaxed) {
+    if !is_first(process) {
         return;
     }
     trace::write_stats();
@@ -79,6 +81,11 @@ pub(super) fn child_exited(process: &Process, status: ExitStatus) {
         ExitStatus::Signal(signal) => machine::control(format_args!("signal {}", signal.number())),
     }
     machine::exit(Exit::Done);
+}
+
+/// Whether the process is the first program's.
+pub fn is_first(process: &Process) -> bool {
+    process.pid == FIRST_PID.load(Ordering::Relaxed)
 }
 
 /// The first program's number.

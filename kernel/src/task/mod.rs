@@ -7,6 +7,7 @@ pub mod exec;
 pub mod exit;
 pub mod fork;
 pub mod futex;
+pub mod group;
 pub mod init;
 pub mod interval;
 pub mod itimer;

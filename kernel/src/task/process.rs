@@ -1,7 +1,7 @@
 //! A process: what its threads share.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{
     LinkedList, LinkedListAtomicLink, RBTreeAtomicLink, intrusive_adapter,
@@ -14,6 +14,8 @@ use super::rlimit::Rlimits;
 use super::{ExitStatus, table};
 use crate::arch::PageTable;
 use crate::errno::Result;
+use crate::fs::poll::PollQueue;
+use crate::fs::stream::PollEvents;
 use crate::fs::{FileTable, FsContext};
 use crate::mm::Mm;
 use crate::sched::WaitQueue;
@@ -109,6 +111,16 @@ impl Usage {
     }
 }
 
+/// How far a process's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Life {
+    Lives = 0,
+    /// It has ended, and was not waited for.
+    Zombie = 1,
+    Gone = 2,
+}
+
 /// A process, or the kernel's own threads taken together.
 pub struct Process {
     pub pid: u32,
@@ -134,6 +146,22 @@ pub struct Process {
     pub thread_ends: WaitQueue,
     /// The number of the signal that the parent gets when the process ends; 0: none.
     exit_signal: AtomicU32,
+    /// [`Life`].
+    life: AtomicU8,
+    /// Those who watch for the end.
+    pub watchers: PollQueue,
+    /// The parent's thread that made the process, or that has taken it over from that one.
+    maker: AtomicU32,
+    /// The number of the signal that the process gets when that thread ends; 0: none.
+    parent_death_signal: AtomicU32,
+    /// It adopts the orphans below it (PR_SET_CHILD_SUBREAPER).
+    pub adopts: AtomicBool,
+    /// An ancestor does, or did.
+    below_adopter: AtomicBool,
+    /// It has called exec since it was made.
+    has_exec: AtomicBool,
+    pub dumpable: AtomicBool,
+    pub keep_caps: AtomicBool,
     /// Registered uses of membarrier(2), bits of its commands.
     pub barriers: AtomicU32,
     /// ITIMER_REAL.
@@ -219,6 +247,16 @@ impl Process {
         ] {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        for (to, value) in [
+            (
+                &child.below_adopter,
+                self.adopts.load(Ordering::Relaxed) || self.is_below_adopter(),
+            ),
+            (&child.dumpable, self.dumpable.load(Ordering::Relaxed)),
+            (&child.keep_caps, self.keep_caps.load(Ordering::Relaxed)),
+        ] {
+            to.store(value, Ordering::Relaxed);
+        }
         child.credentials.inherit(&self.credentials);
         let layout = *self.layout.lock();
         *child.layout.lock() = layout;
@@ -250,6 +288,15 @@ impl Process {
             child_events: WaitQueue::new(),
             thread_ends: WaitQueue::new(),
             exit_signal: AtomicU32::new(u32::from(Signal::SIGCHLD.number())),
+            life: AtomicU8::new(Life::Lives as u8),
+            watchers: PollQueue::new(),
+            maker: AtomicU32::new(0),
+            parent_death_signal: AtomicU32::new(0),
+            adopts: AtomicBool::new(false),
+            below_adopter: AtomicBool::new(false),
+            has_exec: AtomicBool::new(false),
+            dumpable: AtomicBool::new(true),
+            keep_caps: AtomicBool::new(false),
             barriers: AtomicU32::new(0),
             real_timer: RealTimer::new(),
             usage: Usage::default(),
@@ -315,6 +362,52 @@ impl Process {
         }
         // SAFETY: exec and exit call this as the last live thread of the process, and hold no borrow of the old space.
         drop(unsafe { self.mm.replace(mm) });
+    }
+
+    pub fn life(&self) -> Life {
+        match self.life.load(Ordering::Acquire) {
+            0 => Life::Lives,
+            1 => Life::Zombie,
+            _ => Life::Gone,
+        }
+    }
+
+    /// The process has ended, or was waited for: tells those who watch.
+    pub(super) fn set_life(&self, life: Life) {
+        self.life.store(life as u8, Ordering::Release);
+        self.watchers.tell(PollEvents::READABLE | PollEvents::HUP);
+    }
+
+    pub(super) fn is_below_adopter(&self) -> bool {
+        self.below_adopter.load(Ordering::Relaxed)
+    }
+
+    pub fn has_exec(&self) -> bool {
+        self.has_exec.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_has_exec(&self) {
+        self.has_exec.store(true, Ordering::Relaxed);
+    }
+
+    /// The thread of the parent whose child the process is (`__WNOTHREAD`).
+    pub(super) fn maker(&self) -> u32 {
+        self.maker.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_maker(&self, tid: u32) {
+        self.maker.store(tid, Ordering::Relaxed);
+    }
+
+    /// PR_SET_PDEATHSIG.
+    pub fn set_parent_death_signal(&self, signal: Option<Signal>) {
+        let number = signal.map_or(0, Signal::number);
+        self.parent_death_signal
+            .store(number.into(), Ordering::Relaxed);
+    }
+
+    pub fn parent_death_signal(&self) -> Option<Signal> {
+        Signal::new(self.parent_death_signal.load(Ordering::Relaxed) as usize)
     }
 
     /// The process group.

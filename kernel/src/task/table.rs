@@ -12,7 +12,9 @@ use intrusive_collections::Bound;
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 use spin::Once;
 
+use super::process::Life;
 use super::{Process, Thread};
+use crate::errno::{Errno, Result};
 use crate::sync::{SpinLock, rank};
 
 intrusive_adapter!(TableAdapter = Arc<Process>: Process { table_link => RBTreeAtomicLink });
@@ -73,14 +75,34 @@ pub fn new_id() -> u32 {
     }
 }
 
+/// A number that the caller has chosen. `EINVAL`, `EEXIST`; `EPERM` for those without privileges.
+pub fn check_free(id: u32) -> Result<u32> {
+    match id {
+        _ if id <= INIT_PID || id >= PID_MAX => Err(Errno::EINVAL),
+        _ if !crate::sched::current()
+            .process
+            .credentials
+            .get()
+            .is_privileged() =>
+        {
+            Err(Errno::EPERM)
+        }
+        _ if find(id).is_some() || find_thread(id).is_some() => Err(Errno::EEXIST),
+        _ => Ok(id),
+    }
+}
+
 pub(super) fn insert(process: Arc<Process>) {
     COUNT.fetch_add(1, Ordering::Relaxed);
     TABLE.lock().insert(process);
 }
 
+/// The process was waited for.
 pub(super) fn remove(pid: u32) {
-    if TABLE.lock().find_mut(&pid).remove().is_some() {
+    let removed = TABLE.lock().find_mut(&pid).remove();
+    if let Some(process) = removed {
         COUNT.fetch_sub(1, Ordering::Relaxed);
+        process.set_life(Life::Gone);
     }
 }
 

@@ -71,6 +71,9 @@ pub struct VforkEnd {
     pub waiters: WaitQueue,
 }
 
+/// How late timers may ring, ns, unless a thread wants it otherwise.
+pub const DEFAULT_TIMER_SLACK_NS: u64 = 50_000;
+
 /// A thread's name (`comm`), NUL-padded.
 pub type Name = [u8; 16];
 
@@ -105,6 +108,12 @@ pub struct Thread {
     pub pagefault_disabled: AtomicU32,
     /// How restart_syscall(2) goes on; only the thread itself uses it.
     pub restart: SpinLock<RestartBlock>,
+    /// execve(2) gives no new privileges (PR_SET_NO_NEW_PRIVS). Inherited, never cleared.
+    pub no_new_privs: AtomicBool,
+    /// Kept and shown: timers ring as early as they can (PR_SET_TIMERSLACK).
+    pub timer_slack_ns: AtomicU64,
+    /// It has children that are its own (`__WNOTHREAD`, PR_SET_PDEATHSIG).
+    pub(super) has_children: AtomicBool,
     /// What a kernel thread runs; user threads have none.
     pub(super) kernel_entry: Option<fn()>,
 }
@@ -135,6 +144,9 @@ impl Thread {
             set_child_tid: AtomicU64::new(0),
             pagefault_disabled: AtomicU32::new(0),
             restart: SpinLock::new(rank::LEAF, RestartBlock::None),
+            no_new_privs: AtomicBool::new(false),
+            timer_slack_ns: AtomicU64::new(DEFAULT_TIMER_SLACK_NS),
+            has_children: AtomicBool::new(false),
             kernel_entry,
         })?)
     }

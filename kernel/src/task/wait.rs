@@ -1,18 +1,19 @@
 //! wait4(2): what became of children.
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
+use super::process::Life;
 use super::{Process, table};
 use crate::errno::{Errno, Result};
 use crate::sched::{Sleep, current};
 
 /// Which children are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Which {
     Any,
     Pid(u32),
     Group(u32),
+    Process(Arc<Process>),
 }
 
 /// Options of wait4(2).
@@ -26,6 +27,8 @@ pub struct Options {
     /// Children that send SIGCHLD when they end are meant, and those that do not.
     pub ordinary: bool,
     pub clones: bool,
+    /// Only children of the current thread's own are meant (`__WNOTHREAD`).
+    pub own: bool,
     /// Leave the child as it is (waitid(2), WNOWAIT).
     pub keep: bool,
 }
@@ -59,7 +62,7 @@ impl Event {
 pub fn wait(which: Which, options: Options) -> Result<Option<Waited>> {
     let process = current().process.clone();
     let found = process.child_events.wait_until(Sleep::Interruptible, || {
-        match look(&process, which, options) {
+        match look(&process, &which, options) {
             Ok(None) if !options.no_hang => None,
             other => Some(other),
         }
@@ -76,38 +79,59 @@ pub fn wait(which: Which, options: Options) -> Result<Option<Waited>> {
     Ok(found)
 }
 
-/// Looks at all children once, and takes the event that it finds.
-fn look(parent: &Process, which: Which, options: Options) -> Result<Option<Waited>> {
-    let children = parent.children.lock();
-    let mut cursor = children.front();
+/// Looks at the children that are meant once, and takes the event that it finds.
+fn look(parent: &Process, which: &Which, options: Options) -> Result<Option<Waited>> {
     let mut candidates = false;
-    while let Some(child) = cursor.clone_pointer() {
-        cursor.move_next();
-        let kind = match child.has_ordinary_exit_signal() {
-            true => options.ordinary,
-            false => options.clones,
-        };
-        if !kind || !matches(&child, which) {
-            continue;
+    let mut visit = |child: Arc<Process>| {
+        if !is_meant(&child, options) {
+            return None;
         }
         candidates = true;
-        if let Some(event) = take_event(&child, options) {
-            return Ok(Some(Waited { child, event }));
+        let event = take_event(&child, options)?;
+        Some(Waited { child, event })
+    };
+    let found = match which {
+        Which::Any => find(parent, |_| true, visit),
+        Which::Group(group) => find(parent, |child| child.group() == *group, visit),
+        Which::Pid(pid) => table::find(*pid)
+            .filter(|child| child.parent_pid() == parent.pid)
+            .and_then(&mut visit),
+        Which::Process(child) if child.parent_pid() == parent.pid && child.life() != Life::Gone => {
+            visit(child.clone())
         }
-    }
-    if candidates {
-        Ok(None)
-    } else {
-        Err(Errno::ECHILD)
+        Which::Process(_) => None,
+    };
+    match found {
+        None if !candidates => Err(Errno::ECHILD),
+        found => Ok(found),
     }
 }
 
-fn matches(child: &Process, which: Which) -> bool {
-    match which {
-        Which::Any => true,
-        Which::Pid(pid) => child.pid == pid,
-        Which::Group(group) => child.process_group.load(Ordering::Relaxed) == group,
+/// Looks at all children, in the order of their birth.
+fn find(
+    parent: &Process,
+    wanted: impl Fn(&Process) -> bool,
+    mut visit: impl FnMut(Arc<Process>) -> Option<Waited>,
+) -> Option<Waited> {
+    let children = parent.children.lock();
+    let mut cursor = children.front();
+    while let Some(child) = cursor.clone_pointer() {
+        cursor.move_next();
+        if wanted(&child)
+            && let Some(found) = visit(child)
+        {
+            return Some(found);
+        }
     }
+    None
+}
+
+fn is_meant(child: &Process, options: Options) -> bool {
+    let kind = match child.has_ordinary_exit_signal() {
+        true => options.ordinary,
+        false => options.clones,
+    };
+    kind && (!options.own || child.maker() == current().tid())
 }
 
 fn take_event(child: &Process, options: Options) -> Option<Event> {

@@ -9,6 +9,7 @@ pub mod stack;
 pub mod strings;
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use super::{ExitStatus, exit};
 use crate::arch::PtRegs;
@@ -25,10 +26,16 @@ use strings::Strings;
 /// Scripts may name scripts as their interpreters, this deep.
 const MAX_INTERPRETERS: usize = 4;
 
-/// Replaces the current process's program; on success `regs` are the new program's. `path` as the caller gave it. Errors of
-/// execve(2).
-pub fn exec(regs: &mut PtRegs, path: &[u8], argv: Strings, envp: &Strings) -> Result {
-    let (file, argv) = resolve_scripts(path, argv)?;
+/// Replaces the current process's program with that in `file`; on success `regs` are the new program's. `path` as the program shall see
+/// it. Errors of execve(2).
+pub fn exec(
+    regs: &mut PtRegs,
+    file: Arc<File>,
+    path: &[u8],
+    argv: Strings,
+    envp: &Strings,
+) -> Result {
+    let (file, argv) = resolve_scripts(file, path, argv)?;
     let mm = Mm::new()?;
     let image = load::load(&mm, &file)?;
     let stack = stack::map(&mm)?;
@@ -50,9 +57,12 @@ pub fn exec(regs: &mut PtRegs, path: &[u8], argv: Strings, envp: &Strings) -> Re
     Ok(())
 }
 
-/// Opens the program; for a `#!` script its interpreter, with the script among the arguments.
-fn resolve_scripts(path: &[u8], mut argv: Strings) -> Result<(Arc<File>, Strings)> {
-    let mut file = fs::open_exec(path)?;
+/// The program; for a `#!` script its interpreter, with the script among the arguments.
+fn resolve_scripts(
+    mut file: Arc<File>,
+    path: &[u8],
+    mut argv: Strings,
+) -> Result<(Arc<File>, Strings)> {
     let mut script = strings::owned(path)?;
     for _ in 0..MAX_INTERPRETERS {
         let Some(Interpreter { path, argument }) = load::interpreter_of(&file)? else {
@@ -84,6 +94,9 @@ fn forget_old_program() {
     thread.process.signals.lock().reset_handlers();
     thread.signals.lock().altstack = AltStack::DISABLED;
     thread.process.set_exit_signal(Some(Signal::SIGCHLD));
+    thread.process.keep_caps.store(false, Ordering::Relaxed);
+    thread.process.dumpable.store(true, Ordering::Relaxed);
+    thread.process.set_has_exec();
     *thread.restart.lock() = RestartBlock::None;
     thread.process.files.close_on_exec();
 }

@@ -1,0 +1,91 @@
+//! System calls on process descriptors (`pidfd_open(2)`).
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::general as abi;
+
+use super::args::{Args, file, max_files};
+use super::signal::{check_permission, read_info, sent_by_user, signal_or_probe};
+use crate::errno::{Errno, Result};
+use crate::fs::{File, pidfd};
+use crate::sched::current;
+use crate::signal::{code, send};
+use crate::task::process::Life;
+use crate::task::{Process, table};
+
+/// PIDFD_NONBLOCK (`include/uapi/linux/pidfd.h`).
+const NONBLOCK: u32 = abi::O_NONBLOCK;
+
+/// Gives the current process a descriptor of `process`, which exec closes.
+pub(crate) fn install(process: Arc<Process>, flags: u32) -> Result<u32> {
+    let file = pidfd::new(process, flags)?;
+    current().process.files.insert(file, 0, max_files(), true)
+}
+
+/// pidfd_open(2), for processes.
+pub fn sys_pidfd_open(&[pid, flags, ..]: &Args) -> Result<usize> {
+    let (pid, flags) = (pid as i32, flags as u32);
+    if flags & !NONBLOCK != 0 || pid <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let process = match table::find(pid as u32) {
+        Some(process) => process,
+        // A thread that is not its process's first has no descriptor.
+        None if table::find_thread(pid as u32).is_some() => return Err(Errno::ENOENT),
+        None => return Err(Errno::ESRCH),
+    };
+    install(process, flags).map(|fd| fd as usize)
+}
+
+/// The process of a descriptor; `EBADF`.
+pub(super) fn process_of(fd: usize) -> Result<(Arc<File>, Arc<Process>)> {
+    let file = file(fd)?;
+    let process = pidfd::process_of(&file)?.clone();
+    Ok((file, process))
+}
+
+/// pidfd_send_signal(2).
+pub fn sys_pidfd_send_signal(&[fd, signal, info, flags, ..]: &Args) -> Result<usize> {
+    if flags as u32 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (_file, process) = process_of(fd)?;
+    let own = Arc::ptr_eq(&process, &current().process);
+    let info = match info {
+        0 => signal_or_probe(signal)?.map(|signal| sent_by_user(signal, code::SI_USER)),
+        pointer => read_info(pointer, signal, own)?,
+    };
+    if process.life() == Life::Gone {
+        return Err(Errno::ESRCH);
+    }
+    check_permission(&process, info.map(|info| info.signal))?;
+    if let Some(info) = info {
+        send::send_to_process(&process, info);
+    }
+    Ok(0)
+}
+
+/// pidfd_getfd(2): a descriptor of the same open file as another process's. `EPERM` for a process that the caller may not look into.
+pub fn sys_pidfd_getfd(&[fd, target, flags, ..]: &Args) -> Result<usize> {
+    if flags as u32 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (_file, process) = process_of(fd)?;
+    if process.life() != Life::Lives {
+        return Err(Errno::ESRCH);
+    }
+    let (own, other) = (
+        current().process.credentials.get(),
+        process.credentials.get(),
+    );
+    let same_user = own.user.effective == other.user.real && other.user.real == other.user.saved;
+    if !own.is_privileged() && !same_user {
+        return Err(Errno::EPERM);
+    }
+    let file = process.files.get(target as i32)?;
+    current()
+        .process
+        .files
+        .insert(file, 0, max_files(), true)
+        .map(|fd| fd as usize)
+}
