@@ -126,3 +126,14 @@ fn signals_in_c() {
 fn processes_in_c() {
     oracle::assert_same(&Compiled::fixed("processes").path(), &[], b"");
 }
+
+#[test]
+fn file_permissions_of_owner_group_others_and_root() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!(
+            "skipped: only root can compare file permissions with those of this machine's Linux"
+        );
+        return;
+    }
+    oracle::assert_same(&Compiled::fixed("permissions").path(), &[], b"");
+}

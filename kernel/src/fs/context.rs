@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use super::file::File;
 use super::inode::{FileType, InodeRef};
 use super::path::Start;
+use super::permission::{Subject, Want};
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinLock, rank};
 
@@ -44,11 +45,12 @@ impl FsContext {
         cwd.map_or_else(super::root, Ok)
     }
 
-    /// `ENOTDIR`.
+    /// `ENOTDIR`, `EACCES`.
     pub fn set_cwd(&self, dir: InodeRef) -> Result {
         if dir.file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
+        Subject::current().may(&dir, Want::EXEC)?;
         let old = self.0.lock().cwd.replace(dir);
         drop(old);
         Ok(())
@@ -64,6 +66,7 @@ impl FsContext {
         Ok(Start {
             root: super::root()?,
             at: self.cwd()?,
+            subject: Subject::current(),
         })
     }
 

@@ -18,6 +18,7 @@ use crate::sched::Sleep;
 fn start() -> path::Start {
     let root = super::root().expect("mounted");
     path::Start {
+        subject: super::permission::Subject::current(),
         at: root.clone(),
         root,
     }

@@ -23,6 +23,7 @@ mod machine_tests;
 pub mod null;
 pub mod open;
 pub mod path;
+pub mod permission;
 pub mod pidfd;
 pub mod pipe;
 pub mod poll;

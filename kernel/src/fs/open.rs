@@ -7,6 +7,7 @@ use linux_raw_sys::general as abi;
 use super::file::{File, Opened};
 use super::inode::{Access, FileType, InodeRef, NewNode};
 use super::path::{self, Followed, Last, Parent, Start};
+use super::permission::{Subject, Want};
 use crate::errno::{Errno, Result};
 use crate::sched::current;
 
@@ -44,7 +45,11 @@ fn create(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>
         }
         let inode = match dir.lookup(name) {
             Ok(inode) => inode,
-            Err(Errno::ENOENT) => match dir.create(name, NewNode::File, mode) {
+            Err(Errno::ENOENT) => match start
+                .subject
+                .may_create_in(dir)
+                .and_then(|()| dir.create(name, NewNode::File, mode))
+            {
                 Ok(inode) => return open_new(inode, flags),
                 // Somebody else made it just now: it is there to be opened.
                 Err(Errno::EEXIST) => continue,
@@ -70,11 +75,43 @@ fn create(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>
 
 /// A file that was just made may be opened whatever its mode says, and has nothing to be truncated.
 fn open_new(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
-    open_inode(inode, flags & !abi::O_TRUNC)
+    open_permitted(inode, flags & !abi::O_TRUNC)
 }
 
-/// Opens an inode.
+/// What `flags` want to do with the file.
+fn wanted(flags: u32) -> Want {
+    let mut want = match flags & abi::O_ACCMODE {
+        abi::O_RDONLY => Want::READ,
+        abi::O_WRONLY => Want::WRITE,
+        _ => Want::READ | Want::WRITE,
+    };
+    want.set(
+        Want::WRITE,
+        want.contains(Want::WRITE) || flags & abi::O_TRUNC != 0,
+    );
+    want
+}
+
+/// Opens an inode, if the current process may. `EACCES`, `EPERM`, ...
 pub fn open_inode(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
+    if flags & abi::O_PATH == 0 && inode.file_type() != FileType::Symlink {
+        let (subject, stat) = (Subject::current(), inode.stat());
+        if stat.file_type == FileType::Directory && wanted(flags).contains(Want::WRITE) {
+            return Err(Errno::EISDIR);
+        }
+        if flags & abi::O_DIRECTORY != 0 && stat.file_type != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        subject.may_with(&stat, wanted(flags))?;
+        if flags & abi::O_NOATIME != 0 {
+            subject.may_hide_reading(&stat)?;
+        }
+    }
+    open_permitted(inode, flags)
+}
+
+/// Opens an inode whose permissions were checked.
+fn open_permitted(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
     let file_type = inode.file_type();
     if flags & abi::O_DIRECTORY != 0 && file_type != FileType::Directory {
         return Err(Errno::ENOTDIR);
@@ -102,7 +139,7 @@ pub fn open_inode(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
     File::new(inode, opened, flags)
 }
 
-/// Opens a program for exec: `EACCES` unless it is a regular file with an x bit.
+/// Opens a program for exec: `EACCES` unless it is a regular file that may be run.
 pub fn open_exec(path: &[u8]) -> Result<Arc<File>> {
     open_exec_at(&current().process.fs.start()?, path, true)
 }
@@ -114,10 +151,12 @@ pub fn open_exec_at(start: &Start, path: &[u8], follow: bool) -> Result<Arc<File
 
 /// The same for a file that has been found.
 pub fn exec_inode(inode: InodeRef) -> Result<Arc<File>> {
-    let stat = inode.stat();
-    match stat.file_type {
+    match inode.file_type() {
         FileType::Symlink => Err(Errno::ELOOP),
-        FileType::Regular if stat.mode & 0o111 != 0 => open_inode(inode, abi::O_RDONLY),
+        FileType::Regular => {
+            Subject::current().may(&inode, Want::EXEC)?;
+            open_permitted(inode, abi::O_RDONLY)
+        }
         _ => Err(Errno::EACCES),
     }
 }

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use super::inode::{FileType, InodeRef, Place};
+use super::permission::{Subject, Want};
 use crate::errno::{Errno, Result};
 
 /// Most symbolic links in one resolution.
@@ -37,9 +38,12 @@ pub struct Start {
     pub root: InodeRef,
     /// Where relative ones start.
     pub at: InodeRef,
+    /// Who asks.
+    pub subject: Subject,
 }
 
 struct Walk {
+    subject: Subject,
     root: InodeRef,
     at: InodeRef,
     rest: Vec<u8>,
@@ -82,6 +86,7 @@ pub fn resolve_parent(start: &Start, path: &[u8]) -> Result<Parent> {
     rest.try_reserve_exact(path.len())?;
     rest.extend_from_slice(path);
     Walk {
+        subject: start.subject,
         root: start.root.clone(),
         at: start.at.clone(),
         rest,
@@ -91,6 +96,10 @@ pub fn resolve_parent(start: &Start, path: &[u8]) -> Result<Parent> {
 }
 
 /// Where a followed link led.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for a moment, once for each link"
+)]
 pub enum Followed {
     /// Straight to an inode.
     Inode(InodeRef),
@@ -138,6 +147,7 @@ impl Walk {
             if self.at.file_type() != FileType::Directory {
                 return Err(Errno::ENOTDIR);
             }
+            self.subject.may(&self.at, Want::EXEC)?;
             match name.as_slice() {
                 b"." => continue,
                 b".." => self.at = parent_of(&self.at)?,

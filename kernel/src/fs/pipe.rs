@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::file::Opened;
 use super::inode::{Access, FileSystem, FileType, Inode, Place, Stat, Time};
 use super::io::{Dst, Src, partial};
+use super::permission;
 use super::poll::PollQueue;
 use super::ring::Ring;
 use super::stream::{PollEvents, Stream};
@@ -397,9 +398,12 @@ impl PipeInode {
     pub fn new(pipe: Arc<Pipe>) -> Result<Arc<PipeInode>> {
         let now = Time::now();
         let stat = Stat::new(FileSystem::Pipe, pipe.ino, FileType::Fifo, 0o600);
+        let (uid, gid, _) = permission::of_new_file(None, FileType::Fifo, 0);
         Ok(Arc::try_new(PipeInode {
             pipe,
             stat: Stat {
+                uid,
+                gid,
                 atime: now,
                 mtime: now,
                 ctime: now,

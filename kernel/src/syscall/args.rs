@@ -10,6 +10,7 @@ use crate::fs::File;
 use crate::fs::inode::InodeRef;
 use crate::fs::io::{IOV_MAX, IoVec};
 use crate::fs::path::{self, PATH_MAX, Start};
+use crate::fs::permission::Subject;
 use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::current;
 use crate::task::rlimit::Resource;
@@ -60,6 +61,16 @@ pub fn start_at(dirfd: usize, path: &[u8]) -> Result<Start> {
 
 /// The inode that a directory descriptor, a path and `AT_*` flags mean.
 pub fn resolve_at(dirfd: usize, path_addr: usize, flags: u32) -> Result<InodeRef> {
+    resolve_at_for(Subject::current(), dirfd, path_addr, flags)
+}
+
+/// The same on behalf of `subject`.
+pub fn resolve_at_for(
+    subject: Subject,
+    dirfd: usize,
+    path_addr: usize,
+    flags: u32,
+) -> Result<InodeRef> {
     let path = read_path(path_addr)?;
     if path.is_empty() && flags & abi::AT_EMPTY_PATH != 0 {
         if dirfd as i32 == abi::AT_FDCWD {
@@ -67,11 +78,11 @@ pub fn resolve_at(dirfd: usize, path_addr: usize, flags: u32) -> Result<InodeRef
         }
         return Ok(file(dirfd)?.inode.clone());
     }
-    path::resolve(
-        &start_at(dirfd, &path)?,
-        &path,
-        flags & abi::AT_SYMLINK_NOFOLLOW == 0,
-    )
+    let start = Start {
+        subject,
+        ..start_at(dirfd, &path)?
+    };
+    path::resolve(&start, &path, flags & abi::AT_SYMLINK_NOFOLLOW == 0)
 }
 
 /// The inode at a path, relative to the working directory.

@@ -6,9 +6,11 @@ use linux_raw_sys::general as abi;
 
 use super::args::{Args, file, offset, resolve, resolve_at, usable_file};
 use crate::errno::{Errno, Result};
-use crate::fs::inode::{FileSystem, FileType, InodeRef, SetAttr, Time};
+use crate::fs::inode::{FileSystem, FileType, InodeRef, SetAttr, Stat, Time};
+use crate::fs::permission::{Subject, Want};
 use crate::mm::uaccess::UserPtr;
 use crate::sched::current;
+use crate::task::credentials::optional_id;
 
 /// umask(2).
 pub fn sys_umask(&[mask, ..]: &Args) -> Result<usize> {
@@ -19,12 +21,20 @@ pub fn sys_umask(&[mask, ..]: &Args) -> Result<usize> {
 }
 
 fn change_mode(inode: &InodeRef, mode: usize) -> Result<usize> {
+    let stat = inode.stat();
+    check_writable_file_system(&stat)?;
     inode
-        .set_attr(SetAttr {
-            mode: Some(mode as u32 & 0o7777),
-            ..SetAttr::default()
-        })
+        .set_attr(Subject::current().new_mode(&stat, mode as u32)?)
         .map(|()| 0)
+}
+
+/// Attributes of a file system that is read only stay as they are, whoever asks. `EROFS`.
+fn check_writable_file_system(stat: &Stat) -> Result {
+    if stat.fs.is_read_only() {
+        Err(Errno::EROFS)
+    } else {
+        Ok(())
+    }
 }
 
 /// chmod(2).
@@ -44,14 +54,10 @@ pub fn sys_fchmodat(&[dirfd, path, mode, ..]: &Args) -> Result<usize> {
 
 /// An id of -1 is left as it is.
 fn change_owner(inode: &InodeRef, uid: usize, gid: usize) -> Result<usize> {
-    let id = |id: usize| Some(id as u32).filter(|&id| id != u32::MAX);
-    inode
-        .set_attr(SetAttr {
-            uid: id(uid),
-            gid: id(gid),
-            ..SetAttr::default()
-        })
-        .map(|()| 0)
+    let stat = inode.stat();
+    check_writable_file_system(&stat)?;
+    let change = Subject::current().new_owner(&stat, optional_id(uid), optional_id(gid))?;
+    inode.set_attr(change).map(|()| 0)
 }
 
 /// chown(2).
@@ -97,8 +103,15 @@ pub fn sys_utimensat(&[dirfd, path, times, flags, ..]: &Args) -> Result<usize> {
     if flags & !(abi::AT_SYMLINK_NOFOLLOW | abi::AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
+    let mut to_now = true;
     let (atime, mtime) = match UserPtr::<[i64; 2]>::optional(times) {
-        Some(times) => (new_time(times.read()?)?, new_time(times.at(1).read()?)?),
+        Some(times) => {
+            let (atime, mtime) = (times.read()?, times.at(1).read()?);
+            to_now = [atime, mtime]
+                .iter()
+                .all(|time| time[1] == i64::from(abi::UTIME_NOW));
+            (new_time(atime)?, new_time(mtime)?)
+        }
         None => (Some(Time::now()), Some(Time::now())),
     };
     if atime.is_none() && mtime.is_none() {
@@ -109,6 +122,18 @@ pub fn sys_utimensat(&[dirfd, path, times, flags, ..]: &Args) -> Result<usize> {
     } else {
         resolve_at(dirfd, path, flags)?
     };
+    change_times(&inode, atime, mtime, to_now)
+}
+
+fn change_times(
+    inode: &InodeRef,
+    atime: Option<Time>,
+    mtime: Option<Time>,
+    to_now: bool,
+) -> Result<usize> {
+    let stat = inode.stat();
+    check_writable_file_system(&stat)?;
+    Subject::current().may_set_times(&stat, to_now)?;
     inode
         .set_attr(SetAttr {
             atime,
@@ -127,17 +152,12 @@ fn set_times(inode: &InodeRef, times: usize) -> Result<usize> {
         }),
         _ => Err(Errno::EINVAL),
     };
-    let (atime, mtime) = match UserPtr::<[i64; 2]>::optional(times) {
+    let given = UserPtr::<[i64; 2]>::optional(times);
+    let (atime, mtime) = match &given {
         Some(times) => (time(times.read()?)?, time(times.at(1).read()?)?),
         None => (Time::now(), Time::now()),
     };
-    inode
-        .set_attr(SetAttr {
-            atime: Some(atime),
-            mtime: Some(mtime),
-            ..SetAttr::default()
-        })
-        .map(|()| 0)
+    change_times(inode, Some(atime), Some(mtime), given.is_none())
 }
 
 /// utimes(2).
@@ -151,7 +171,10 @@ pub fn sys_truncate(&[path, size, ..]: &Args) -> Result<usize> {
     let inode = resolve(path, true)?;
     match inode.file_type() {
         FileType::Directory => Err(Errno::EISDIR),
-        FileType::Regular => inode.truncate(size).map(|()| 0),
+        FileType::Regular => {
+            Subject::current().may(&inode, Want::WRITE)?;
+            inode.truncate(size).map(|()| 0)
+        }
         _ => Err(Errno::EINVAL),
     }
 }

@@ -83,6 +83,26 @@ pub fn sys_setresgid(&[real, effective, saved, ..]: &Args) -> Result<usize> {
     change(|identity, privileged| identity.group.set_all(new, privileged))
 }
 
+/// setfsuid(2): gives the number before, whether it changed or not.
+pub fn sys_setfsuid(&[id, ..]: &Args) -> Result<usize> {
+    let mut before = 0;
+    change(|identity, privileged| {
+        before = identity.user.set_file_system(id as u32, privileged);
+        Ok(())
+    })?;
+    Ok(before as usize)
+}
+
+/// setfsgid(2).
+pub fn sys_setfsgid(&[id, ..]: &Args) -> Result<usize> {
+    let mut before = 0;
+    change(|identity, privileged| {
+        before = identity.group.set_file_system(id as u32, privileged);
+        Ok(())
+    })?;
+    Ok(before as usize)
+}
+
 fn write_three(pointers: [usize; 3], values: [u32; 3]) -> Result<usize> {
     for (pointer, value) in pointers.into_iter().zip(values) {
         UserPtr::new(pointer).write(value)?;

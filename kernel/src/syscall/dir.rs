@@ -8,6 +8,7 @@ use super::args::{Args, file, masked, read_path, resolve_at, start_at, usable_fi
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileType, InodeRef, NewNode, same};
 use crate::fs::path::{self, Last, Parent};
+use crate::fs::permission::{Subject, Want};
 use crate::mm::uaccess;
 use crate::sched::current;
 
@@ -103,10 +104,27 @@ fn check_no_slash(parent: &Parent, name: &[u8]) -> Result {
 /// mkdirat(2).
 pub fn sys_mkdirat(&[dirfd, path, mode, ..]: &Args) -> Result<usize> {
     let (parent, name) = new_name(dirfd, path)?;
-    parent
-        .dir
-        .create(&name, NewNode::Directory, masked(mode) & 0o1777)
-        .map(|_| 0)
+    create(
+        &parent.dir,
+        &name,
+        NewNode::Directory,
+        masked(mode) & 0o1777,
+    )
+}
+
+/// Makes an entry, if the current process may: that one is there already is the first thing that is said.
+fn create(dir: &InodeRef, name: &[u8], new: NewNode<'_>, mode: u32) -> Result<usize> {
+    check_new(dir, name)?;
+    dir.create(name, new, mode).map(|_| 0)
+}
+
+/// Whether the entry `name` may be made. `EEXIST`, `EACCES`, `EROFS`.
+fn check_new(dir: &InodeRef, name: &[u8]) -> Result {
+    match dir.lookup(name) {
+        Ok(_) => Err(Errno::EEXIST),
+        Err(Errno::ENOENT) => Subject::current().may_create_in(dir),
+        Err(error) => Err(error),
+    }
 }
 
 /// mkdir(2).
@@ -124,7 +142,7 @@ pub fn sys_mknodat(&[dirfd, path, mode, ..]: &Args) -> Result<usize> {
     };
     let (parent, name) = new_name(dirfd, path)?;
     check_no_slash(&parent, &name)?;
-    parent.dir.create(&name, new, masked(mode)).map(|_| 0)
+    create(&parent.dir, &name, new, masked(mode))
 }
 
 /// mknod(2).
@@ -140,10 +158,7 @@ pub fn sys_symlinkat(&[target, dirfd, path, ..]: &Args) -> Result<usize> {
     }
     let (parent, name) = new_name(dirfd, path)?;
     check_no_slash(&parent, &name)?;
-    parent
-        .dir
-        .create(&name, NewNode::Symlink(&target), 0o777)
-        .map(|_| 0)
+    create(&parent.dir, &name, NewNode::Symlink(&target), 0o777)
 }
 
 /// symlink(2).
@@ -168,6 +183,7 @@ pub fn sys_linkat(&[old_dirfd, old, new_dirfd, new, flags, ..]: &Args) -> Result
     if inode.stat().fs != parent.dir.stat().fs {
         return Err(Errno::EXDEV);
     }
+    check_new(&parent.dir, &name)?;
     parent.dir.link(&name, &inode).map(|()| 0)
 }
 
@@ -197,6 +213,7 @@ fn do_unlink(dirfd: usize, path: usize) -> Result<usize> {
             Errno::ENOTDIR
         });
     }
+    Subject::current().may_remove_from(&dir, &dir.lookup(&name)?)?;
     dir.unlink(&name, false).map(|()| 0)
 }
 
@@ -206,10 +223,9 @@ fn do_rmdir(dirfd: usize, path: usize) -> Result<usize> {
     let Last::Name(name) = last else {
         return Err(refusal_of_special(&path));
     };
-    if dir
-        .lookup(&name)
-        .is_ok_and(|inode| is_mount_point(&dir, &inode))
-    {
+    let inode = dir.lookup(&name)?;
+    Subject::current().may_remove_from(&dir, &inode)?;
+    if is_mount_point(&dir, &inode) {
         return Err(Errno::EBUSY);
     }
     dir.unlink(&name, true).map(|()| 0)
@@ -270,6 +286,34 @@ fn check_names(
     Ok(())
 }
 
+/// Whether the current process may move `inode` from one directory to another, over `over`. `EACCES`, `EPERM`.
+fn check_rename_rights(
+    from: &InodeRef,
+    inode: &InodeRef,
+    to: &InodeRef,
+    over: Option<&InodeRef>,
+    flags: u32,
+) -> Result {
+    let subject = Subject::current();
+    if over.is_some_and(|over| same(over, inode)) {
+        return Ok(());
+    }
+    subject.may_remove_from(from, inode)?;
+    match over {
+        Some(over) => subject.may_remove_from(to, over)?,
+        None => subject.may_create_in(to)?,
+    }
+    // A directory that gets another parent is written to: its `..` changes.
+    let moves = |inode: &InodeRef| inode.file_type() == FileType::Directory && !same(from, to);
+    if moves(inode) {
+        subject.may(inode, Want::WRITE)?;
+    }
+    if let Some(over) = over.filter(|over| flags & abi::RENAME_EXCHANGE != 0 && moves(over)) {
+        subject.may(over, Want::WRITE)?;
+    }
+    Ok(())
+}
+
 /// renameat2(2).
 pub fn sys_renameat2(&[old_dirfd, old, new_dirfd, new, flags, ..]: &Args) -> Result<usize> {
     let flags = flags as u32;
@@ -312,12 +356,13 @@ pub fn sys_renameat2(&[old_dirfd, old, new_dirfd, new, flags, ..]: &Args) -> Res
     }
     // A directory above the source is never empty.
     if flags & abi::RENAME_EXCHANGE == 0
-        && over.is_some_and(|over| {
-            !same(&over, &inode) && path::is_below(&from.dir, &over).unwrap_or(false)
+        && over.as_ref().is_some_and(|over| {
+            !same(over, &inode) && path::is_below(&from.dir, over).unwrap_or(false)
         })
     {
         return Err(Errno::ENOTEMPTY);
     }
+    check_rename_rights(&from.dir, &inode, &to.dir, over.as_ref(), flags)?;
     from.dir
         .rename(from_name, &to.dir, to_name, flags)
         .map(|()| 0)

@@ -141,6 +141,8 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_getresuid Plain credentials::sys_getresuid;
     __NR_getresgid Plain credentials::sys_getresgid;
     __NR_getgroups Plain credentials::sys_getgroups;
+    __NR_setfsgid Plain credentials::sys_setfsgid;
+    __NR_setfsuid Plain credentials::sys_setfsuid;
     __NR_setgroups Plain credentials::sys_setgroups;
     __NR_setreuid Plain credentials::sys_setreuid;
     __NR_setregid Plain credentials::sys_setregid;

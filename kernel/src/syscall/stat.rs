@@ -2,9 +2,10 @@
 
 use linux_raw_sys::general as abi;
 
-use super::args::{Args, file, resolve, resolve_at};
+use super::args::{Args, file, resolve, resolve_at, resolve_at_for};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileSystem, FileType, InodeRef, Stat, Time};
+use crate::fs::permission::{Subject, Want};
 use crate::fs::tmpfs::room_in_frames;
 use crate::mm::frame;
 use crate::mm::uaccess::{self, UserPtr};
@@ -124,7 +125,7 @@ pub fn sys_statx(&[dirfd, path, flags, mask, to, ..]: &Args) -> Result<usize> {
     UserPtr::new(to).write(to_statx(&inode.stat())).map(|()| 0)
 }
 
-/// Everybody is root: only what nobody may do is refused.
+/// access(2) asks by the real numbers, with AT_EACCESS by those that count for files.
 fn check_access(dirfd: usize, path: usize, mode: usize, flags: u32) -> Result<usize> {
     let mode = mode as u32;
     if mode & !(abi::R_OK | abi::W_OK | abi::X_OK) != 0
@@ -132,18 +133,15 @@ fn check_access(dirfd: usize, path: usize, mode: usize, flags: u32) -> Result<us
     {
         return Err(Errno::EINVAL);
     }
-    let stat = resolve_at(dirfd, path, flags)?.stat();
-    if mode & abi::X_OK != 0 && stat.file_type == FileType::Regular && stat.mode & 0o111 == 0 {
-        return Err(Errno::EACCES);
-    }
-    let has_contents = matches!(
-        stat.file_type,
-        FileType::Regular | FileType::Directory | FileType::Symlink
-    );
-    if mode & abi::W_OK != 0 && has_contents && stat.fs.is_read_only() {
-        return Err(Errno::EROFS);
-    }
-    Ok(0)
+    let subject = if flags & abi::AT_EACCESS == 0 {
+        Subject::current_real()
+    } else {
+        Subject::current()
+    };
+    let inode = resolve_at_for(subject, dirfd, path, flags)?;
+    subject
+        .may(&inode, Want::from_bits_truncate(mode))
+        .map(|()| 0)
 }
 
 /// access(2).

@@ -1,6 +1,6 @@
 //! Who a process acts as (`credentials(7)`): user and group numbers, and what they allow towards other processes.
 //!
-//! Effective user 0 may do anything. File permissions do not look here yet: every process reads and writes files as root.
+//! Effective user 0 may do anything. For files the file system numbers count ([`crate::fs::permission`]).
 
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinLock, rank};
@@ -8,15 +8,27 @@ use crate::sync::{SpinLock, rank};
 /// Most supplementary groups (`NGROUPS_MAX` is larger; this is what a process can have here).
 pub const MAX_GROUPS: usize = 32;
 
-/// Real, effective and saved number of one kind, and the one that file access would use.
+/// Real, effective and saved number of one kind, and the one that counts for files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
     pub real: u32,
     pub effective: u32,
     pub saved: u32,
+    /// Follows the effective one, unless setfsuid(2) or setfsgid(2) set it.
+    pub file_system: u32,
 }
 
 impl Ids {
+    /// The same number in all places.
+    pub const fn all(id: u32) -> Ids {
+        Ids {
+            real: id,
+            effective: id,
+            saved: id,
+            file_system: id,
+        }
+    }
+
     fn has(&self, id: u32) -> bool {
         [self.real, self.effective, self.saved].contains(&id)
     }
@@ -25,13 +37,12 @@ impl Ids {
     pub fn set(&mut self, id: u32, privileged: bool) -> Result {
         match (privileged, self.has(id)) {
             (true, _) => {
-                *self = Ids {
-                    real: id,
-                    effective: id,
-                    saved: id,
-                }
+                *self = Ids::all(id);
             }
-            (false, true) => self.effective = id,
+            (false, true) => {
+                self.effective = id;
+                self.file_system = id;
+            }
             (false, false) => return Err(Errno::EPERM),
         }
         Ok(())
@@ -56,6 +67,7 @@ impl Ids {
         if real.is_some() || effective.is_some_and(|id| id != before.real) {
             self.saved = self.effective;
         }
+        self.file_system = self.effective;
         Ok(())
     }
 
@@ -68,7 +80,17 @@ impl Ids {
         self.real = real.unwrap_or(self.real);
         self.effective = effective.unwrap_or(self.effective);
         self.saved = saved.unwrap_or(self.saved);
+        self.file_system = self.effective;
         Ok(())
+    }
+
+    /// setfsuid(2), setfsgid(2): a number that may not be had, such as -1, leaves it as it is. Gives the number before.
+    pub fn set_file_system(&mut self, id: u32, privileged: bool) -> u32 {
+        let before = self.file_system;
+        if id != u32::MAX && (privileged || self.has(id) || id == before) {
+            self.file_system = id;
+        }
+        before
     }
 }
 
@@ -117,14 +139,9 @@ pub struct Credentials(SpinLock<Identity>);
 impl Credentials {
     /// Root, in no supplementary group.
     pub const fn root() -> Credentials {
-        let zero = Ids {
-            real: 0,
-            effective: 0,
-            saved: 0,
-        };
         let root = Identity {
-            user: zero,
-            group: zero,
+            user: Ids::all(0),
+            group: Ids::all(0),
             groups: [0; MAX_GROUPS],
             nr_groups: 0,
         };
@@ -160,6 +177,7 @@ mod tests {
         real: 1,
         effective: 2,
         saved: 3,
+        file_system: 2,
     };
 
     #[cfg_attr(not(target_os = "none"), test)]
@@ -172,6 +190,7 @@ mod tests {
             ids,
             Ids {
                 effective: 3,
+                file_system: 3,
                 ..THREE
             }
         );
@@ -183,6 +202,7 @@ mod tests {
             ids,
             Ids {
                 effective: 3,
+                file_system: 3,
                 ..THREE
             }
         );
@@ -198,7 +218,8 @@ mod tests {
             Ids {
                 real: 1,
                 effective: 1,
-                saved: 3
+                saved: 3,
+                file_system: 1
             }
         );
         ids.set_real_effective(Some(1), Some(3), false).unwrap();
@@ -207,9 +228,22 @@ mod tests {
             Ids {
                 real: 1,
                 effective: 3,
-                saved: 3
+                saved: 3,
+                file_system: 3
             }
         );
+    }
+
+    #[cfg_attr(not(target_os = "none"), test)]
+    #[cfg_attr(target_os = "none", test_case)]
+    fn the_file_system_number_follows_until_it_is_set() {
+        let mut ids = THREE;
+        assert_eq!(ids.set_file_system(9, false), 2);
+        assert_eq!(ids.set_file_system(3, false), 2);
+        assert_eq!(ids.set_file_system(u32::MAX, true), 3);
+        assert_eq!(ids.file_system, 3);
+        ids.set_all([None, Some(1), None], false).unwrap();
+        assert_eq!(ids.file_system, 1);
     }
 
     #[cfg_attr(not(target_os = "none"), test)]
@@ -219,22 +253,20 @@ mod tests {
             user,
             ..Identity::default()
         };
-        let nobody = user(Ids {
-            real: 9,
-            effective: 9,
-            saved: 9,
-        });
+        let nobody = user(Ids::all(9));
         assert!(Identity::default().may_signal(&nobody));
         assert!(!nobody.may_signal(&Identity::default()));
         assert!(nobody.may_signal(&user(Ids {
             real: 1,
             effective: 2,
-            saved: 9
+            saved: 9,
+            file_system: 2
         })));
         assert!(!nobody.may_signal(&user(Ids {
             real: 1,
             effective: 9,
-            saved: 2
+            saved: 2,
+            file_system: 9
         })));
     }
 }

@@ -14,7 +14,6 @@ mod sigframe;
 mod switch;
 pub mod time;
 mod uaccess;
-pub mod vdso;
 
 pub use frames::{copy_frame, frame_ptr, zero_frame};
 pub use mmu::{PageTable, TlbFlush};

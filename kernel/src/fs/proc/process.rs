@@ -99,6 +99,16 @@ impl ProcessDir {
         }
     }
 
+    /// What is told about a process belongs to the user that it acts as.
+    fn owned(&self, stat: Stat) -> Stat {
+        let identity = self.process.credentials.get();
+        Stat {
+            uid: identity.user.effective,
+            gid: identity.group.effective,
+            ..stat
+        }
+    }
+
     fn share(&self) -> Result<Arc<ProcessDir>> {
         let dir = ProcessDir {
             process: self.process.clone(),
@@ -118,7 +128,7 @@ fn number(n: u32) -> Result<Vec<u8>> {
 impl Inode for ProcessDir {
     fn stat(&self) -> Stat {
         let ino = ino_of(self.process.pid) + u64::from(self.task) * 0x100;
-        Stat::new(FileSystem::Proc, ino, FileType::Directory, 0o555)
+        self.owned(Stat::new(FileSystem::Proc, ino, FileType::Directory, 0o555))
     }
 
     fn place(&self) -> Result<Place> {
@@ -243,17 +253,20 @@ impl EntryInode {
 
 impl Inode for EntryInode {
     fn stat(&self) -> Stat {
-        let mode = match self.file_type {
-            FileType::Directory => 0o555,
-            FileType::Symlink => 0o777,
+        let mode = match (self.entry, self.file_type) {
+            (Entry::Fd, _) => 0o500,
+            (Entry::Environ, _) => 0o400,
+            (Entry::OomScoreAdj, _) => 0o644,
+            (_, FileType::Directory) => 0o555,
+            (_, FileType::Symlink) => 0o777,
             _ => 0o444,
         };
-        Stat::new(
+        self.dir.owned(Stat::new(
             FileSystem::Proc,
             self.dir.stat().ino + self.entry as u64 + 1,
             self.file_type,
             mode,
-        )
+        ))
     }
 
     fn place(&self) -> Result<Place> {
@@ -366,10 +379,10 @@ impl Inode for FdLink {
             + if self.file.writable() { 0o200 } else { 0 };
         let ino = fd_ino(&self.dir, self.fd);
         // The size that Linux shows for such links.
-        Stat {
+        self.dir.owned(Stat {
             size: 64,
             ..Stat::new(FileSystem::Proc, ino, FileType::Symlink, mode)
-        }
+        })
     }
 
     fn place(&self) -> Result<Place> {

@@ -22,6 +22,7 @@ use super::file::Opened;
 use super::inode::{
     Access, EntrySink, FileSystem, FileType, Inode, InodeRef, NewNode, Place, SetAttr, Stat, Time,
 };
+use super::permission;
 use super::pipe::Pipe;
 use crate::errno::{Errno, Result};
 use crate::mm::page_cache::Mapping;
@@ -129,6 +130,14 @@ impl Node {
     ) -> Result<Arc<Node>> {
         super::check_memory()?;
         let now = Time::now();
+        let parent = match &place {
+            NodePlace::In(parent, _) => parent.upgrade().map(|parent| {
+                let state = parent.state.lock();
+                (state.mode, state.gid)
+            }),
+            _ => None,
+        };
+        let (uid, gid, mode) = permission::of_new_file(parent, file_type, mode);
         let state = State {
             place,
             nlink: if file_type == FileType::Directory {
@@ -137,8 +146,8 @@ impl Node {
                 1
             },
             mode: mode & 0o7777,
-            uid: 0,
-            gid: 0,
+            uid,
+            gid,
             atime: now,
             mtime: now,
             ctime: now,
