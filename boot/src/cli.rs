@@ -9,6 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cargo;
+use crate::conformance::Conformance;
 use crate::image::Firmware;
 use crate::qemu::{self, Hardware};
 
@@ -41,6 +42,11 @@ pub enum Command {
     /// Its stdout, stderr and exit status become those of this command, and this command's stdin becomes its own. Each
     /// is a terminal inside exactly if it is one outside.
     Exec(Exec),
+    /// Runs the Open POSIX Test Suite on this machine's Linux and in the guest, and shows what passes only on Linux
+    ///
+    /// The suite is fetched from the machine's Debian archive and built when it is needed. The exit status is 1 if any program passes on
+    /// Linux and not in the guest.
+    Conformance(Conformance),
     /// Boots a test image of the kernel and shows its tests (cargo's runner for the kernel's target)
     TestImage {
         /// The test image's ELF file

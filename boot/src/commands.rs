@@ -23,7 +23,7 @@ use crate::session::{self, End, Event, Machine, Outcome, Output, Root};
 use crate::stdin::Input;
 use crate::table::{self, Row};
 use crate::with::With;
-use crate::{cargo, interrupt, kernel_tests, memfile, program, report, workspace};
+use crate::{cargo, conformance, interrupt, kernel_tests, memfile, program, report, workspace};
 
 /// Bad usage, as clap has it.
 const USAGE: u8 = 2;
@@ -98,6 +98,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
             Ok(0)
         }
         Some(Command::Exec(exec)) => self::exec(exec, options),
+        Some(Command::Conformance(arguments)) => conformance::conformance(arguments, options),
         Some(Command::TestImage { image, filter, .. }) => {
             let outcome = kernel_tests::run(image, filter.as_deref(), options)?;
             eprint!("{}", report::explain(&outcome, image));
@@ -162,6 +163,7 @@ pub fn demo_machine(demo: &Demo, kernel: &Path, options: &Options) -> Result<Mac
         log: session::log_file(demo.name)?,
         show_log: options.verbose > 0,
         timeout: options.time_limit(),
+        timeout_after_output: false,
     })
 }
 
@@ -203,6 +205,7 @@ pub fn exec_machine(exec: &Exec, kernel: &Path, options: &Options) -> Result<Mac
         log: session::own_log_file("exec")?,
         show_log: options.verbose > 0,
         timeout: options.time_limit(),
+        timeout_after_output: false,
     })
 }
 

@@ -31,6 +31,7 @@ pub fn run(kernel: &Path, filter: Option<&str>, options: &Options) -> Result<Out
         log: session::log_file(&name)?,
         show_log: options.verbose > 0,
         timeout: options.time_limit(),
+        timeout_after_output: false,
     };
     let mut running = None;
     let outcome = session::run(machine, |event| {

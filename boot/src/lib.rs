@@ -12,6 +12,7 @@ pub mod cargo;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod conformance;
 pub mod demos;
 pub mod image;
 pub mod interrupt;

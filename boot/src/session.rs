@@ -74,6 +74,8 @@ pub struct Machine {
     pub show_log: bool,
     /// When to give up; `None`: never.
     pub timeout: Option<Duration>,
+    /// Whether the timeout starts anew whenever the program writes to its captured stdout.
+    pub timeout_after_output: bool,
 }
 
 /// Something that happened while the machine ran.
@@ -234,6 +236,7 @@ pub fn run(machine: Machine, mut observer: impl FnMut(Event<'_>)) -> Result<Outc
     let mut course = Course {
         receiver,
         deadline,
+        anew: machine.timeout.filter(|_| machine.timeout_after_output),
         records: Vec::new(),
         feeder: None,
     };
@@ -313,6 +316,8 @@ pub fn terminals() -> [bool; 3] {
 struct Course {
     receiver: Receiver<Message>,
     deadline: Option<Instant>,
+    /// How long the machine has from each output of the program on.
+    anew: Option<Duration>,
     records: Vec<Record>,
     feeder: Option<JoinHandle<()>>,
 }
@@ -354,7 +359,12 @@ impl Course {
                     }
                     self.records.push(record);
                 }
-                Ok(Message::Stdout(bytes)) => observer(Event::Stdout(&bytes)),
+                Ok(Message::Stdout(bytes)) => {
+                    observer(Event::Stdout(&bytes));
+                    if let Some(limit) = self.anew.filter(|_| !last_record) {
+                        self.deadline = Some(Instant::now() + limit);
+                    }
+                }
                 Ok(Message::OutputLost(error)) => {
                     return Some(match error.kind() {
                         io::ErrorKind::BrokenPipe => End::OutputClosed,

@@ -61,7 +61,8 @@ pub fn list(demos: &[Demo]) -> String {
     table.to_string()
 }
 
-fn new_table(headings: &[&str]) -> Table {
+/// An empty table under its headings.
+pub fn new_table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::UTF8_FULL_CONDENSED)

@@ -14,8 +14,3 @@ fn same_as_on_linux(name: &str) {
 fn readiness_of_files() {
     same_as_on_linux("readiness");
 }
-
-#[test]
-fn clocks_and_the_vdso() {
-    same_as_on_linux("clocks");
-}
