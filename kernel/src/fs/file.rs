@@ -177,6 +177,7 @@ impl File {
         match &self.opened {
             Opened::Stream(stream) => stream.read(dst, self.nonblock()),
             Opened::Regular(pages, _) => {
+                self.accessed(dst);
                 self.advancing(dst, pages.size(), |at, dst| regular::read(pages, at, dst))
             }
             Opened::Text(text) => {
@@ -194,12 +195,28 @@ impl File {
             Opened::Stream(stream) if stream.seekable() => stream.read(dst, self.nonblock()),
             Opened::Stream(_) => Err(Errno::ESPIPE),
             Opened::Regular(pages, _) => {
+                self.accessed(dst);
                 dst.limit(pages.size().saturating_sub(offset).min(usize::MAX as u64) as usize);
                 regular::read(pages, offset, dst)
             }
             Opened::Text(text) => read_text(text, offset, dst),
             Opened::Directory => Err(Errno::EISDIR),
             Opened::Path => Err(Errno::EBADF),
+        }
+    }
+
+    /// Notes that a regular file is read, unless for nothing.
+    fn accessed(&self, dst: &Dst<'_>) {
+        if dst.left() > 0 && self.flags() & abi::O_NOATIME == 0 {
+            self.inode.accessed();
+        }
+    }
+
+    /// The file in memory behind a regular file.
+    pub fn node(&self) -> Option<&Arc<tmpfs::Node>> {
+        match &self.opened {
+            Opened::Regular(_, node) => node.as_ref(),
+            _ => None,
         }
     }
 
@@ -305,13 +322,14 @@ impl File {
             abi::SEEK_CUR => *position,
             abi::SEEK_END => size,
             abi::SEEK_DATA | abi::SEEK_HOLE => {
-                // A file without holes: data up to the end, and a hole there.
                 let at = u64::try_from(offset)
                     .ok()
                     .filter(|&at| at < size)
                     .ok_or(Errno::ENXIO)?;
-                *position = if whence == abi::SEEK_DATA { at } else { size };
-                return Ok(*position);
+                drop(position);
+                let found = self.seek_content(at, whence == abi::SEEK_DATA, size)?;
+                *self.position.lock() = found;
+                return Ok(found);
             }
             _ => return Err(Errno::EINVAL),
         };
@@ -321,6 +339,19 @@ impl File {
             .ok_or(Errno::EOVERFLOW)?;
         *position = u64::try_from(target).map_err(|_| Errno::EINVAL)?;
         Ok(*position)
+    }
+
+    /// SEEK_DATA and SEEK_HOLE. What is not a regular file has no holes; there is one at the end of every file.
+    fn seek_content(&self, at: u64, data: bool, size: u64) -> Result<u64> {
+        let found = match &self.opened {
+            Opened::Regular(pages, _) => pages.seek(at, data, size),
+            _ => data.then_some(at),
+        };
+        match found {
+            Some(found) => Ok(found),
+            None if data => Err(Errno::ENXIO),
+            None => Ok(size),
+        }
     }
 
     /// Hands the directory's entries on from the file's position. The position moves behind the last one that was taken.
@@ -420,6 +451,15 @@ impl MappedFile for File {
         let stat = self.inode.stat();
         let (major, minor) = stat.fs.device();
         ((major as u64) << 8 | minor as u64, stat.ino)
+    }
+
+    fn written(&self) {
+        self.inode.written();
+    }
+
+    fn punch_hole(&self, start: u64, len: u64) -> Result {
+        let node = self.inode.as_tmpfs().ok_or(Errno::EOPNOTSUPP)?;
+        node.punch(start, start + len)
     }
 
     fn write_path(&self, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -137,10 +137,6 @@ impl FileSystem {
             FileSystem::Anonymous => (0, 14),
         }
     }
-
-    pub fn is_read_only(self) -> bool {
-        self == FileSystem::Ext4
-    }
 }
 
 /// What is to be made by [`Inode::create`].
@@ -234,43 +230,40 @@ pub trait Inode: Send + Sync {
         None
     }
 
-    /// Makes a new entry. `EEXIST`, `EROFS`, ...
+    /// Makes a new entry. `EEXIST`, `ENOSPC`, ...
     fn create(&self, _name: &[u8], _new: NewNode<'_>, _mode: u32) -> Result<InodeRef> {
-        Err(self.refusal(Errno::EACCES))
+        Err(Errno::EACCES)
     }
 
     /// Makes `name` another name of `inode`.
     fn link(&self, _name: &[u8], _inode: &InodeRef) -> Result {
-        Err(self.refusal(Errno::EPERM))
+        Err(Errno::EPERM)
     }
 
     /// Removes the entry `name`, which is a directory or not as `directory` says: `EISDIR`, `ENOTDIR`, `ENOTEMPTY`, `ENOENT`.
     fn unlink(&self, _name: &[u8], _directory: bool) -> Result {
-        Err(self.refusal(Errno::EPERM))
+        Err(Errno::EPERM)
     }
 
     /// Moves the entry `name` to `new_dir`, which is of the same file system.
     fn rename(&self, _name: &[u8], _new_dir: &InodeRef, _new_name: &[u8], _flags: u32) -> Result {
-        Err(self.refusal(Errno::EPERM))
+        Err(Errno::EPERM)
     }
 
     fn set_attr(&self, _attr: SetAttr) -> Result {
-        Err(self.refusal(Errno::EPERM))
+        Err(Errno::EPERM)
     }
 
     /// Sets a regular file's size in bytes.
     fn truncate(&self, _size: u64) -> Result {
-        Err(self.refusal(Errno::EINVAL))
+        Err(Errno::EINVAL)
     }
 
-    /// What a file system without the operation answers.
-    fn refusal(&self, otherwise: Errno) -> Errno {
-        if self.stat().fs.is_read_only() {
-            Errno::EROFS
-        } else {
-            otherwise
-        }
-    }
+    /// Contents were looked at.
+    fn accessed(&self) {}
+
+    /// Contents were changed through a shared mapping.
+    fn written(&self) {}
 
     /// The tmpfs node behind the inode, for operations on two of them.
     fn as_tmpfs(&self) -> Option<Arc<super::tmpfs::Node>> {

@@ -1,6 +1,6 @@
 //! Files: one tree of names over several file systems, open files, pipes and devices.
 //!
-//! The root is the ext4 disk, read only ([`ext4`]); `/tmp` and `/dev/shm` are memory ([`tmpfs`]), `/dev` and `/proc` are made by the
+//! The root is the ext4 disk, with changes that live in memory ([`ext4`]); `/tmp` and `/dev/shm` are memory ([`tmpfs`]), `/dev` and `/proc` are made by the
 //! kernel. [`inode::Inode`] is what they have in common. [`path`] walks the tree, [`file::File`] is an open file, [`table::FileTable`] a
 //! process's descriptors.
 //!

@@ -14,13 +14,28 @@ use crate::sched::current;
 /// Opens `path` with the flags of open(2); a new file gets `mode`, from which the umask was already taken.
 pub fn open(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
     if flags & abi::O_TMPFILE == abi::O_TMPFILE {
-        return Err(Errno::EOPNOTSUPP);
+        return create_nameless(start, path, flags, mode);
     }
     if flags & abi::O_CREAT != 0 && flags & abi::O_PATH == 0 {
         return create(start, path, flags, mode);
     }
     let inode = path::resolve(start, path, flags & abi::O_NOFOLLOW == 0)?;
     open_inode(inode, flags)
+}
+
+/// With O_TMPFILE: makes a file in the file system of the directory `path`. `EINVAL`, `ENOTDIR`, `EOPNOTSUPP`.
+fn create_nameless(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
+    if flags & abi::O_CREAT != 0 || flags & abi::O_ACCMODE == abi::O_RDONLY {
+        return Err(Errno::EINVAL);
+    }
+    let dir = path::resolve(start, path, flags & abi::O_NOFOLLOW == 0)?;
+    if dir.file_type() != FileType::Directory {
+        return Err(Errno::ENOTDIR);
+    }
+    start.subject.may_create_in(&dir)?;
+    let dir = dir.as_tmpfs().ok_or(Errno::EOPNOTSUPP)?;
+    let node = dir.create_nameless(mode, flags & abi::O_EXCL == 0)?;
+    open_new(node, flags & !abi::O_TMPFILE)
 }
 
 /// With O_CREAT: opens the file, or makes it.
@@ -127,10 +142,6 @@ fn open_permitted(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
     };
     if file_type == FileType::Directory && (access.write || flags & abi::O_TRUNC != 0) {
         return Err(Errno::EISDIR);
-    }
-    if flags & abi::O_TRUNC != 0 && file_type == FileType::Regular && inode.stat().fs.is_read_only()
-    {
-        return Err(Errno::EROFS);
     }
     let opened = inode.open(access, flags & abi::O_NONBLOCK != 0)?;
     if flags & abi::O_TRUNC != 0 && file_type == FileType::Regular && inode.as_tmpfs().is_some() {

@@ -65,7 +65,7 @@ impl Subject {
         self.is_privileged() || self.uid == stat.uid
     }
 
-    /// Whether `want` may be done with the file. `EACCES`, `EROFS`.
+    /// Whether `want` may be done with the file. `EACCES`.
     pub fn may(&self, inode: &InodeRef, want: Want) -> Result {
         // Most walks are root's, through directories.
         if self.is_privileged() && want == Want::EXEC && inode.file_type() == FileType::Directory {
@@ -76,13 +76,6 @@ impl Subject {
 
     /// The same for a file whose attributes are known.
     pub fn may_with(&self, stat: &Stat, want: Want) -> Result {
-        let has_contents = matches!(
-            stat.file_type,
-            FileType::Regular | FileType::Directory | FileType::Symlink
-        );
-        if want.contains(Want::WRITE) && has_contents && stat.fs.is_read_only() {
-            return Err(Errno::EROFS);
-        }
         if self.allows(stat, want) {
             Ok(())
         } else {
@@ -106,12 +99,12 @@ impl Subject {
         Want::from_bits_truncate(stat.mode >> shift).contains(want)
     }
 
-    /// Whether entries may be made in a directory. `EACCES`, `EROFS`.
+    /// Whether entries may be made in a directory. `EACCES`.
     pub fn may_create_in(&self, dir: &InodeRef) -> Result {
         self.may(dir, CHANGE)
     }
 
-    /// Whether the entry `inode` of a directory may be removed or replaced. `EACCES`, `EPERM` in a sticky directory, `EROFS`.
+    /// Whether the entry `inode` of a directory may be removed or replaced. `EACCES`, `EPERM` in a sticky directory.
     pub fn may_remove_from(&self, dir: &InodeRef, inode: &InodeRef) -> Result {
         let dir = dir.stat();
         self.may_with(&dir, CHANGE)?;

@@ -32,7 +32,7 @@ fn mke2fs() -> Command {
 fn image() -> Vec<u8> {
     let dir: PathBuf = std::env::temp_dir().join(format!("faultline-fs-{}", std::process::id()));
     let root = dir.join("root");
-    for sub in ["bin", "data/many", "tmp", "data/deep/er"] {
+    for sub in ["bin", "data/many", "tmp", "data/deep/er", "data/changed"] {
         std::fs::create_dir_all(root.join(sub)).expect("a temporary directory");
     }
     let write = |name: &str, bytes: &[u8]| {
@@ -40,6 +40,9 @@ fn image() -> Vec<u8> {
     };
     write("data/large", &large());
     write("data/small", b"hello\n");
+    write("data/deep/large", &large());
+    write("data/changed/small", b"hello\n");
+    write("data/changed/other", b"");
     write("data/empty", b"");
     write("bin/program", b"\x7fELF");
     (0..600).for_each(|n| write(&format!("data/many/{n:04}"), b""));

@@ -145,7 +145,10 @@ impl Mm {
             return Err(Errno::EACCES);
         }
         let start = first << super::PAGE_SHIFT;
-        source.mapping.punch(start, start + part.len() as u64)
+        match &source.file {
+            Some(file) => file.punch_hole(start, part.len() as u64),
+            None => source.mapping.punch(start, start + part.len() as u64),
+        }
     }
 
     /// MADV_POPULATE_READ and MADV_POPULATE_WRITE.

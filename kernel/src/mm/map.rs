@@ -194,13 +194,13 @@ impl Mm {
         }
         areas.set_flags(vma, part.start, part.end, flags)?;
         let pte_flags = vma::pte_flags(flags);
-        let shared = vma.is_shared();
+        let at_once = vma.writable_at_once();
         self.page_table
             .lock()
             .protect_range(part.start, part.end, |_, pte| {
                 let mut new = pte_flags | (pte.flags & KEPT);
-                if !shared && !pte.flags.contains(super::pte::PteFlags::WRITE) {
-                    // Private pages become writable by a fault, which sees whether they are still shared.
+                if !at_once && !pte.flags.contains(super::pte::PteFlags::WRITE) {
+                    // Such pages become writable by a fault: private ones, which may still be shared, and those whose changes are noted.
                     new.remove(super::pte::PteFlags::WRITE);
                 }
                 new

@@ -31,9 +31,9 @@ impl Mm {
         }
     }
 
-    /// msync(2), whose work is done as soon as it is asked for: all who share a page share its frame. `invalidate`: `EBUSY` for
-    /// locked memory. `ENOMEM` if a part is not mapped.
-    pub fn sync(&self, addr: usize, len: usize, invalidate: bool) -> Result {
+    /// msync(2), whose work is done as soon as it is asked for: all who share a page share its frame. `write_back`: what is written
+    /// afterwards changes the file's times again. `invalidate`: `EBUSY` for locked memory. `ENOMEM` if a part is not mapped.
+    pub fn sync(&self, addr: usize, len: usize, write_back: bool, invalidate: bool) -> Result {
         // Linux lets the length wrap when it rounds it up.
         let len = page_align_down(len.wrapping_add(PAGE_SIZE - 1));
         if len == 0 {
@@ -46,7 +46,15 @@ impl Mm {
             if invalidate && vma.flags.contains(VmFlags::LOCKED) {
                 return Err(Errno::EBUSY);
             }
-            mapped += range.part_in(vma).len();
+            let part = range.part_in(vma);
+            if let Some((source, first)) = vma.source.as_ref().zip(vma.page_index_of(part.start))
+                && write_back
+                && vma.is_shared()
+            {
+                let pages = (part.len() >> PAGE_SHIFT) as u64;
+                source.mapping.protect(first, first + pages - 1);
+            }
+            mapped += part.len();
         }
         if mapped >> PAGE_SHIFT == range.len() >> PAGE_SHIFT {
             Ok(())

@@ -82,6 +82,22 @@ pub fn reclaim() -> usize {
     freed
 }
 
+/// Frames that files may still take for what is nowhere but in memory: they leave a quarter of it to programs. What can be read again
+/// from the disk is not counted as free.
+pub fn room_for_files() -> usize {
+    frame::free_frames().saturating_sub(frame::total_frames() / 4)
+}
+
+/// Whether there is room for one more page of that kind, if need be after some that can be read again have gone.
+pub fn make_room_for_files() -> bool {
+    while room_for_files() == 0 {
+        if reclaim() == 0 {
+            return false;
+        }
+    }
+    true
+}
+
 /// Runs `f`, again after memory was freed if it ran out of user memory.
 pub fn retry<T, E: From<OutOfMemory> + PartialEq>(
     mut f: impl FnMut() -> Result<T, E>,

@@ -100,6 +100,16 @@ impl ReverseMap {
         });
     }
 
+    /// Takes the permission to write the pages `first..=last` from all who share them.
+    pub fn protect(&self, first: u64, last: u64) {
+        self.for_each(first, last, &mut |area| {
+            let shared = area.flags.contains(VmFlags::SHARED);
+            if let Some((start, end)) = area.range(first, last).filter(|_| shared) {
+                area.translations.write_protect(start, end);
+            }
+        });
+    }
+
     /// Calls `f` with each area that maps one of the pages `first..=last`.
     pub fn for_each(&self, first: u64, last: u64, f: &mut dyn FnMut(&Area)) {
         let tree = self.0.lock();

@@ -57,6 +57,13 @@ impl Translations {
         self.resident.fetch_sub(resident, Ordering::Relaxed);
     }
 
+    /// The next write to each page in `start..end` is a fault.
+    pub(super) fn write_protect(&self, start: VirtAddr, end: VirtAddr) {
+        self.page_table
+            .lock()
+            .protect_range(start, end, |_, pte| pte.flags - PteFlags::WRITE);
+    }
+
     /// Removes the translation of `page` if it is still that of `frame` and was not used since the last call; whether none is left. One
     /// that was used is marked as unused.
     pub(super) fn evict(&self, page: VirtAddr, frame: FrameNumber) -> bool {

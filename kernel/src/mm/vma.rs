@@ -18,7 +18,7 @@ use super::page_cache::Mapping;
 use super::pte::PteFlags;
 use super::reverse_map::{Area, Entry};
 use super::translations::Translations;
-use crate::errno::OutOfMemory;
+use crate::errno::{OutOfMemory, Result};
 
 bitflags! {
     /// What may be done in an area, and how it behaves.
@@ -63,6 +63,12 @@ pub trait MappedFile: Send + Sync {
     /// Device and inode numbers, for /proc/self/maps.
     fn id(&self) -> (u64, u64);
 
+    /// Bytes were or will be written through a shared mapping: the file's times change.
+    fn written(&self);
+
+    /// Makes a hole of `len` bytes at byte `start`, both whole pages (MADV_REMOVE).
+    fn punch_hole(&self, start: u64, len: u64) -> Result;
+
     /// Writes the file's path.
     fn write_path(&self, out: &mut dyn fmt::Write) -> fmt::Result;
 }
@@ -75,6 +81,15 @@ pub struct Source {
     pub first_page: u64,
     /// `None` for shared anonymous memory.
     pub file: Option<Arc<dyn MappedFile>>,
+}
+
+impl Source {
+    /// Bytes were or will be written through a shared mapping.
+    pub fn written(&self) {
+        if let Some(file) = &self.file {
+            file.written();
+        }
+    }
 }
 
 /// One area, `start..end`, page-aligned and not empty.
@@ -110,7 +125,7 @@ impl Vma {
         end: VirtAddr,
         flags: VmFlags,
         source: Option<Source>,
-    ) -> Result<Arc<Vma>, OutOfMemory> {
+    ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
         let own_first_page = (start.get() >> PAGE_SHIFT) as u64;
         Vma::with(start..end, flags, source, own_first_page, None)
     }
@@ -121,7 +136,7 @@ impl Vma {
         source: Option<Source>,
         own_first_page: u64,
         anon: Option<AnonId>,
-    ) -> Result<Arc<Vma>, OutOfMemory> {
+    ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
         debug_assert!(start < end && start.is_aligned() && end.is_aligned());
         let reverse = match &source {
             Some(source) => Some(Entry::new(&source.mapping)?),
@@ -204,7 +219,7 @@ impl Vma {
         start: VirtAddr,
         end: VirtAddr,
         flags: VmFlags,
-    ) -> Result<Arc<Vma>, OutOfMemory> {
+    ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
         self.with_identity(start, start..end, flags, self.anon.get())
     }
 
@@ -215,7 +230,7 @@ impl Vma {
         end: VirtAddr,
         flags: VmFlags,
         anon: Option<AnonId>,
-    ) -> Result<Arc<Vma>, OutOfMemory> {
+    ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
         self.with_identity(start, start..end, flags, anon)
     }
 
@@ -225,7 +240,7 @@ impl Vma {
         start: VirtAddr,
         to: VirtAddr,
         end: VirtAddr,
-    ) -> Result<Arc<Vma>, OutOfMemory> {
+    ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
         if self.source.is_none() && self.anon.get().is_none() {
             // Nothing is in it yet: as good as mapped there.
             return Vma::new(to, end, self.flags, None);
@@ -239,7 +254,7 @@ impl Vma {
         place: Range<VirtAddr>,
         flags: VmFlags,
         anon: Option<AnonId>,
-    ) -> Result<Arc<Vma>, OutOfMemory> {
+    ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
         let mut source = self.source.clone();
         if let Some(source) = &mut source {
             // Wraps only for an area that grew below its start, which files never do.
@@ -282,6 +297,16 @@ impl Vma {
             }
             _ => false,
         }
+    }
+
+    /// Whether a page may be mapped writable before anybody writes to it. Private pages must be copied, and files on a disk must know.
+    #[inline]
+    pub fn writable_at_once(&self) -> bool {
+        self.is_shared()
+            && self
+                .source
+                .as_ref()
+                .is_none_or(|source| !source.mapping.tracks_writes())
     }
 
     /// Page-table permissions of a page that may be written at once.

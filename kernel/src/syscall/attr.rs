@@ -6,8 +6,9 @@ use linux_raw_sys::general as abi;
 
 use super::args::{Args, file, offset, resolve, resolve_at, usable_file};
 use crate::errno::{Errno, Result};
-use crate::fs::inode::{FileSystem, FileType, InodeRef, SetAttr, Stat, Time};
+use crate::fs::inode::{FileSystem, FileType, InodeRef, SetAttr, Time};
 use crate::fs::permission::{Subject, Want};
+use crate::fs::tmpfs::MAX_FILE_SIZE;
 use crate::mm::uaccess::UserPtr;
 use crate::sched::current;
 use crate::task::credentials::optional_id;
@@ -22,19 +23,9 @@ pub fn sys_umask(&[mask, ..]: &Args) -> Result<usize> {
 
 fn change_mode(inode: &InodeRef, mode: usize) -> Result<usize> {
     let stat = inode.stat();
-    check_writable_file_system(&stat)?;
     inode
         .set_attr(Subject::current().new_mode(&stat, mode as u32)?)
         .map(|()| 0)
-}
-
-/// Attributes of a file system that is read only stay as they are, whoever asks. `EROFS`.
-fn check_writable_file_system(stat: &Stat) -> Result {
-    if stat.fs.is_read_only() {
-        Err(Errno::EROFS)
-    } else {
-        Ok(())
-    }
 }
 
 /// chmod(2).
@@ -55,7 +46,6 @@ pub fn sys_fchmodat(&[dirfd, path, mode, ..]: &Args) -> Result<usize> {
 /// An id of -1 is left as it is.
 fn change_owner(inode: &InodeRef, uid: usize, gid: usize) -> Result<usize> {
     let stat = inode.stat();
-    check_writable_file_system(&stat)?;
     let change = Subject::current().new_owner(&stat, optional_id(uid), optional_id(gid))?;
     inode.set_attr(change).map(|()| 0)
 }
@@ -132,7 +122,6 @@ fn change_times(
     to_now: bool,
 ) -> Result<usize> {
     let stat = inode.stat();
-    check_writable_file_system(&stat)?;
     Subject::current().may_set_times(&stat, to_now)?;
     inode
         .set_attr(SetAttr {
@@ -185,31 +174,38 @@ pub fn sys_ftruncate(&[fd, size, ..]: &Args) -> Result<usize> {
     usable_file(fd)?.truncate(size).map(|()| 0)
 }
 
-/// fallocate(2): pages of files in memory are made when they are first touched, so only the size is set.
+/// fallocate(2). The checks and their order are those of `vfs_fallocate` in Linux.
 pub fn sys_fallocate(&[fd, mode, at, len, ..]: &Args) -> Result<usize> {
     let file = usable_file(fd)?;
     let (at, len) = (offset(at)?, offset(len)?);
     if len == 0 {
         return Err(Errno::EINVAL);
     }
+    let mode = mode as u32;
+    let keep_size = mode & abi::FALLOC_FL_KEEP_SIZE != 0;
+    match mode & !abi::FALLOC_FL_KEEP_SIZE {
+        0 | abi::FALLOC_FL_ZERO_RANGE => {}
+        abi::FALLOC_FL_PUNCH_HOLE if keep_size => {}
+        abi::FALLOC_FL_COLLAPSE_RANGE | abi::FALLOC_FL_INSERT_RANGE if !keep_size => {}
+        _ => return Err(Errno::EOPNOTSUPP),
+    }
     if !file.writable() {
         return Err(Errno::EBADF);
     }
-    let stat = file.inode.stat();
-    match stat.file_type {
+    match file.inode.file_type() {
         FileType::Regular => {}
         FileType::Fifo => return Err(Errno::ESPIPE),
+        FileType::Directory => return Err(Errno::EISDIR),
         _ => return Err(Errno::ENODEV),
     }
     let end = at
         .checked_add(len)
-        .filter(|&end| end <= i64::MAX as u64)
+        .filter(|&end| end <= MAX_FILE_SIZE)
         .ok_or(Errno::EFBIG)?;
-    match mode as u32 {
-        0 if end > stat.size => file.truncate(end).map(|()| 0),
-        0 | abi::FALLOC_FL_KEEP_SIZE => Ok(0),
-        _ => Err(Errno::EOPNOTSUPP),
-    }
+    file.node()
+        .ok_or(Errno::EOPNOTSUPP)?
+        .fallocate(mode, at, end)
+        .map(|()| 0)
 }
 
 /// sync(2): nothing is ever kept back.

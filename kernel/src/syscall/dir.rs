@@ -118,7 +118,7 @@ fn create(dir: &InodeRef, name: &[u8], new: NewNode<'_>, mode: u32) -> Result<us
     dir.create(name, new, mode).map(|_| 0)
 }
 
-/// Whether the entry `name` may be made. `EEXIST`, `EACCES`, `EROFS`.
+/// Whether the entry `name` may be made. `EEXIST`, `EACCES`.
 fn check_new(dir: &InodeRef, name: &[u8]) -> Result {
     match dir.lookup(name) {
         Ok(_) => Err(Errno::EEXIST),
@@ -337,9 +337,6 @@ pub fn sys_renameat2(&[old_dirfd, old, new_dirfd, new, flags, ..]: &Args) -> Res
             Errno::EBUSY
         });
     };
-    if from.dir.stat().fs.is_read_only() {
-        return Err(Errno::EROFS);
-    }
     let inode = from.dir.lookup(from_name)?;
     let over = match to.dir.lookup(to_name) {
         Ok(over) => Some(over),

@@ -151,6 +151,15 @@ fn fcntl_on_file(file: &File, command: u32, arg: usize) -> Result<usize> {
         abi::F_SETPIPE_SZ => pipe()
             .ok_or(Errno::EBADF)?
             .set_capacity(arg as u32 as usize),
+        abi::F_ADD_SEALS if !file.writable() => Err(Errno::EPERM),
+        abi::F_ADD_SEALS => {
+            let seals = u32::try_from(arg).map_err(|_| Errno::EINVAL)?;
+            file.node()
+                .ok_or(Errno::EINVAL)?
+                .add_seals(seals)
+                .map(|()| 0)
+        }
+        abi::F_GET_SEALS => Ok(file.node().ok_or(Errno::EINVAL)?.seals()? as usize),
         // Nobody else can hold a lock that would be in the way: locks belong to files that only memory keeps.
         abi::F_GETLK => {
             let kind = UserPtr::<u16>::new(arg);
@@ -245,18 +254,24 @@ pub fn sys_eventfd(&[count, ..]: &Args) -> Result<usize> {
 /// Longest name of a memfd, without NUL.
 const MEMFD_NAME_MAX: usize = 249;
 
-/// memfd_create(2), without seals and huge pages.
+/// memfd_create(2), without huge pages.
 pub fn sys_memfd_create(&[name, flags, ..]: &Args) -> Result<usize> {
     let flags = flags as u32;
-    if flags & !(abi::MFD_CLOEXEC | abi::MFD_ALLOW_SEALING | abi::MFD_EXEC) != 0 {
+    let exec = abi::MFD_EXEC | abi::MFD_NOEXEC_SEAL;
+    if flags & !(abi::MFD_CLOEXEC | abi::MFD_ALLOW_SEALING | exec) != 0 || flags & exec == exec {
         return Err(Errno::EINVAL);
     }
+    let (mode, seals) = match flags {
+        f if f & abi::MFD_NOEXEC_SEAL != 0 => (0o666, abi::F_SEAL_EXEC),
+        f if f & abi::MFD_ALLOW_SEALING != 0 => (0o777, 0),
+        _ => (0o777, abi::F_SEAL_SEAL),
+    };
     let name = uaccess::read_string(name, MEMFD_NAME_MAX + 1, Errno::EINVAL)?;
     let mut shown = crate::fs::text::Text::new();
     shown.push(b"/memfd:");
     shown.push(&name);
     shown.push(b" (deleted)");
-    let node = TmpFs::anonymous_file(shown.finish()?)?;
+    let node = TmpFs::anonymous_file(shown.finish()?, mode, seals)?;
     debug_assert_eq!(node.file_type(), FileType::Regular);
     let opened = node.open(
         Access {

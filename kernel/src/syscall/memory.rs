@@ -13,6 +13,7 @@ use crate::mm::fault::Access;
 use crate::mm::map::Place;
 use crate::mm::page_cache::Mapping;
 use crate::mm::remap::Remap;
+use crate::mm::reverse_map::Writer;
 use crate::mm::vma::{MappedFile, Source};
 use crate::mm::{Mm, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VmFlags, uaccess};
 use crate::sched::current;
@@ -57,11 +58,12 @@ pub fn sys_mmap(&[addr, len, prot, flags, fd, offset]: &Args) -> Result<usize> {
     // Since Linux 6.7 stacks are told from other areas by this.
     vm_flags.set(VmFlags::NOHUGEPAGE, flags & abi::MAP_STACK != 0);
     let source = match &file {
-        Some(file) => file_source(file, flags, len, offset, &mut vm_flags).map(Some),
-        None => anonymous_source(flags, len, &mut vm_flags),
+        Some(file) => file_source(file, flags, len, offset, &mut vm_flags)
+            .map(|(source, writer)| (Some(source), writer)),
+        None => anonymous_source(flags, len, &mut vm_flags).map(|source| (source, None)),
     };
     with_mm(|mm| {
-        let source = match source {
+        let (source, _writer) = match source {
             Ok(source) => source,
             Err(error) => return mm.check_map(place, len, vm_flags).and(Err(error)),
         };
@@ -117,7 +119,8 @@ fn anonymous_source(flags: u32, len: usize, vm_flags: &mut VmFlags) -> Result<Op
     }
 }
 
-/// The source of a file mapping, and what the file's access mode lets the area ever have. `EOVERFLOW`, `EOPNOTSUPP`, `EACCES`,
+/// The source of a file mapping, what keeps it from being sealed until it is mapped, and what the file's access mode and its seals let the
+/// area ever have. `EPERM`, `EOVERFLOW`, `EOPNOTSUPP`, `EACCES`,
 /// `ENODEV`, `EINVAL`.
 fn file_source(
     file: &Arc<File>,
@@ -125,7 +128,7 @@ fn file_source(
     len: usize,
     offset: usize,
     vm_flags: &mut VmFlags,
-) -> Result<Source> {
+) -> Result<(Source, Option<Writer>)> {
     if (offset as u64)
         .checked_add(len as u64)
         .is_none_or(|end| end > i64::MAX as u64)
@@ -152,12 +155,24 @@ fn file_source(
     if vm_flags.contains(VmFlags::GROWSDOWN) {
         return Err(Errno::EINVAL);
     }
+    if let Some(node) = file.node().filter(|_| shared)
+        && !node.may_map_shared(vm_flags.contains(VmFlags::WRITE))?
+    {
+        vm_flags.remove(VmFlags::MAYWRITE);
+    }
+    file.inode.accessed();
     vm_flags.set(VmFlags::SHARED, shared);
-    Ok(Source {
+    let writer = if shared && vm_flags.contains(VmFlags::MAYWRITE) {
+        Some(Writer::new(&mapping)?)
+    } else {
+        None
+    };
+    let source = Source {
         mapping,
         first_page: (offset >> PAGE_SHIFT) as u64,
         file: Some(file.clone() as Arc<dyn MappedFile>),
-    })
+    };
+    Ok((source, writer))
 }
 
 /// munmap(2).
@@ -290,7 +305,8 @@ pub fn sys_msync(&[addr, len, flags, ..]: &Args) -> Result<usize> {
     {
         return Err(Errno::EINVAL);
     }
-    with_mm(|mm| mm.sync(addr, len, flags & abi::MS_INVALIDATE != 0)).map(|()| 0)
+    let has = |flag| flags & flag != 0;
+    with_mm(|mm| mm.sync(addr, len, has(abi::MS_SYNC), has(abi::MS_INVALIDATE))).map(|()| 0)
 }
 
 /// mlock(2).

@@ -6,8 +6,8 @@ use super::args::{Args, file, resolve, resolve_at, resolve_at_for};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileSystem, FileType, InodeRef, Stat, Time};
 use crate::fs::permission::{Subject, Want};
-use crate::fs::tmpfs::room_in_frames;
 use crate::mm::frame;
+use crate::mm::reclaim::room_for_files;
 use crate::mm::uaccess::{self, UserPtr};
 
 /// `makedev(3)`.
@@ -201,16 +201,11 @@ const STATFS_WORDS: usize = size_of::<abi::statfs>() / 8;
 
 fn write_statfs(inode: &InodeRef, to: usize) -> Result<usize> {
     let fs = inode.stat().fs;
-    let memory = matches!(fs, FileSystem::Tmp | FileSystem::Shm);
+    let memory = matches!(fs, FileSystem::Tmp | FileSystem::Shm | FileSystem::Ext4);
     let (total, free) = if memory {
-        (frame::total_frames() as u64, room_in_frames() as u64)
+        (frame::total_frames() as u64, room_for_files() as u64)
     } else {
         (0, 0)
-    };
-    let read_only = if fs.is_read_only() {
-        u64::from(abi::MS_RDONLY)
-    } else {
-        0
     };
     let mut words = [0u64; STATFS_WORDS];
     words[..12].copy_from_slice(&[
@@ -225,7 +220,7 @@ fn write_statfs(inode: &InodeRef, to: usize) -> Result<usize> {
         crate::fs::inode::NAME_MAX as u64,
         BLOCK_SIZE,
         // ST_VALID: the flags are meant.
-        0x20 | read_only,
+        0x20,
         0,
     ]);
     UserPtr::new(to).write(words).map(|()| 0)

@@ -10,6 +10,7 @@ use ext4_view::{Ext4, Ext4Error, Ext4Read, File, FileType as Ext4Type, Metadata,
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileSystem, FileType, Stat, Time};
 use crate::fs::tmpfs::index::copy_name;
+use crate::fs::tmpfs::lower::Listed;
 use crate::mm::PAGE_SIZE;
 use crate::mm::frame::NoFail;
 
@@ -27,13 +28,6 @@ pub struct Disk {
 // method returns plain data. So they move between threads only together, and the mutex that holds the structure lets in one
 // thread at a time. The reader is `Send` by the bound on `load`.
 unsafe impl Send for Disk {}
-
-/// One entry of a directory.
-pub struct Listed {
-    pub name: Box<[u8]>,
-    pub ino: u64,
-    pub file_type: FileType,
-}
 
 impl Disk {
     pub fn load(reader: Box<dyn Ext4Read + Send>) -> Result<Disk> {

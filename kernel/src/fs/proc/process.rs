@@ -517,7 +517,7 @@ fn status(process: &Process, text: &mut Text) -> fmt::Result {
 
 fn mounts(text: &mut Text) -> fmt::Result {
     text.write_str(
-        "/dev/vda / ext4 ro,relatime 0 0\nproc /proc proc rw,relatime 0 0\ndevtmpfs /dev devtmpfs rw,relatime 0 0\n\
+        "/dev/vda / ext4 rw,relatime 0 0\nproc /proc proc rw,relatime 0 0\ndevtmpfs /dev devtmpfs rw,relatime 0 0\n\
          tmpfs /tmp tmpfs rw,relatime 0 0\ntmpfs /dev/shm tmpfs rw,relatime 0 0\n",
     )
 }

@@ -1,31 +1,75 @@
 //! Changing the tree: create, link, unlink, rename. Each holds `TmpFs::changes` from its first look to its last change.
 
 use alloc::sync::Arc;
+use core::fmt::Write;
+use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as abi;
 
 use super::index::{Entry, Index};
-use super::{Content, Node, NodePlace, copy, room_in_frames};
+use super::lower::LowerDir;
+use super::seals::Seals;
+use super::{Content, Node, NodePlace, State, copy};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{DirEntry, EntrySink, FileType, InodeRef, NAME_MAX, NewNode};
 use crate::fs::pipe::Pipe;
-use crate::mm::page_cache::Mapping;
+use crate::mm::reclaim::make_room_for_files;
 use crate::sync::{SpinLock, rank};
+
+/// A directory's contents.
+pub(super) struct Directory {
+    pub(super) entries: SpinLock<Index<Child>>,
+    /// The directory on the disk that it comes from.
+    pub(super) lower: Option<LowerDir>,
+}
+
+/// What an entry stands for.
+#[derive(Clone)]
+pub(super) enum Child {
+    Node(Arc<Node>),
+    /// Known by its name alone as yet.
+    OnDisk {
+        ino: u64,
+        file_type: FileType,
+    },
+    /// The root of another file system.
+    Mounted(InodeRef),
+}
+
+impl Directory {
+    pub(super) fn new(lower: Option<LowerDir>) -> Directory {
+        Directory {
+            entries: SpinLock::new(rank::PAGE, Index::new(2)),
+            lower,
+        }
+    }
+}
+
+impl Child {
+    fn ino_and_type(&self) -> (u64, FileType) {
+        match self {
+            Child::Node(node) => (node.ino, node.file_type),
+            Child::OnDisk { ino, file_type } => (*ino, *file_type),
+            Child::Mounted(inode) => (inode.stat().ino, FileType::Directory),
+        }
+    }
+}
 
 impl Node {
     pub(super) fn list(&self, pos: u64, sink: &mut EntrySink<'_>) -> Result {
-        let entries = self.entries()?;
+        let dir = self.directory()?;
+        self.complete(dir)?;
         let mut pos = pos.max(2);
         loop {
-            let Some(entry) = entries.lock().at_or_after(pos) else {
+            let Some(entry) = dir.entries.lock().at_or_after(pos) else {
                 return Ok(());
             };
             let next = entry.position + 1;
-            let node = &entry.value;
+            let (ino, file_type) = entry.value.ino_and_type();
             if !sink(DirEntry {
                 name: &entry.name,
-                ino: node.ino,
-                file_type: node.file_type,
+                ino,
+                file_type,
                 next,
             }) {
                 return Ok(());
@@ -39,15 +83,42 @@ impl Node {
         !matches!(self.state.lock().place, NodePlace::Removed(_))
     }
 
-    pub(super) fn child(&self, name: &[u8]) -> Result<Option<Arc<Node>>> {
-        let entries = self.entries()?;
+    /// The entry `name`, which is not [`Child::OnDisk`]. `ENOTDIR`, `ENAMETOOLONG`, `EIO`, `ENOMEM`.
+    pub(super) fn find(&self, name: &[u8]) -> Result<Option<Child>> {
+        let dir = self.directory()?;
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        Ok(entries.lock().get(name))
+        let known = dir.entries.lock().get(name);
+        match known {
+            None if dir.is_complete() => Ok(None),
+            None | Some(Child::OnDisk { .. }) => self.look_up_on_disk(dir, name),
+            known => Ok(known),
+        }
     }
 
-    fn add_links(&self, links: i32) {
+    /// The same for changes: everything there is in the directory is known afterwards. `EBUSY` for the root of another file system.
+    fn child(&self, name: &[u8]) -> Result<Option<Arc<Node>>> {
+        self.complete(self.directory()?)?;
+        match self.find(name)? {
+            None => Ok(None),
+            Some(Child::Node(node)) => Ok(Some(node)),
+            Some(Child::Mounted(_)) => Err(Errno::EBUSY),
+            Some(Child::OnDisk { .. }) => Err(Errno::EIO),
+        }
+    }
+
+    /// Whether there is an entry `name`, before one is made.
+    fn has(&self, name: &[u8]) -> Result<bool> {
+        self.complete(self.directory()?)?;
+        self.find(name).map(|child| child.is_some())
+    }
+
+    fn entries(&self) -> Result<&SpinLock<Index<Child>>> {
+        self.directory().map(|dir| &dir.entries)
+    }
+
+    pub(super) fn add_links(&self, links: i32) {
         let mut state = self.state.lock();
         state.nlink = state.nlink.saturating_add_signed(links);
     }
@@ -59,27 +130,29 @@ impl Node {
         mode: u32,
     ) -> Result<Arc<Node>> {
         let _changes = self.fs.changes.lock();
-        if self.child(name)?.is_some() {
+        if self.has(name)? {
             return Err(Errno::EEXIST);
         }
         if !self.is_alive() {
             return Err(Errno::ENOENT);
         }
-        if room_in_frames() == 0 {
+        if !make_room_for_files() {
             return Err(Errno::ENOSPC);
         }
         let (file_type, content) = match new {
-            NewNode::File => (FileType::Regular, Content::File(Mapping::anonymous(0)?)),
+            NewNode::File => (FileType::Regular, self.fs.new_file()?),
             NewNode::Directory => (
                 FileType::Directory,
-                Content::Directory(SpinLock::new(rank::PAGE, Index::new(2))),
+                Content::Directory(Directory::new(None)),
             ),
             NewNode::Fifo => (FileType::Fifo, Content::Fifo(Pipe::new()?)),
             NewNode::Symlink(target) => (FileType::Symlink, Content::Symlink(copy(target)?)),
         };
         let place = NodePlace::In(self.this(), copy(name)?);
         let node = Node::new(&self.fs, file_type, content, mode, place)?;
-        self.entries()?.lock().insert(name, node.clone())?;
+        self.entries()?
+            .lock()
+            .insert(name, Child::Node(node.clone()))?;
         if file_type == FileType::Directory {
             self.add_links(1);
         }
@@ -93,20 +166,61 @@ impl Node {
             .filter(|node| Arc::ptr_eq(&node.fs, &self.fs))
             .ok_or(Errno::EXDEV)?;
         let _changes = self.fs.changes.lock();
-        if self.child(name)?.is_some() {
+        if self.has(name)? {
             return Err(Errno::EEXIST);
         }
         if node.file_type == FileType::Directory {
             return Err(Errno::EPERM);
         }
-        if !self.is_alive() || !node.is_alive() {
+        let gets_name = node.linkable.load(Ordering::Relaxed);
+        if !self.is_alive() || !node.is_alive() && !gets_name {
             return Err(Errno::ENOENT);
         }
         crate::fs::check_memory()?;
-        self.entries()?.lock().insert(name, node.clone())?;
+        let place = gets_name
+            .then(|| copy(name))
+            .transpose()?
+            .map(|name| NodePlace::In(self.this(), name));
+        self.entries()?
+            .lock()
+            .insert(name, Child::Node(node.clone()))?;
         node.add_links(1);
+        if let Some(place) = place {
+            node.linkable.store(false, Ordering::Relaxed);
+            drop(core::mem::replace(&mut node.state.lock().place, place));
+        }
+        node.changed();
         self.touch();
         Ok(())
+    }
+
+    /// A file in the directory's file system without a name, which may get one if `linkable` says so (O_TMPFILE).
+    pub fn create_nameless(&self, mode: u32, linkable: bool) -> Result<Arc<Node>> {
+        self.directory()?;
+        if !make_room_for_files() {
+            return Err(Errno::ENOSPC);
+        }
+        let ino = self.fs.next_ino.fetch_add(1, Ordering::Relaxed);
+        let mut name = crate::fs::text::Text::new();
+        write!(name, "#{ino}").map_err(|_| Errno::ENOMEM)?;
+        let state = State::new(
+            NodePlace::Removed(name.finish()?),
+            Some(self.mode_and_gid()),
+            FileType::Regular,
+            0,
+            mode,
+        );
+        let content = self.fs.new_file()?;
+        let node = Node::build(
+            &self.fs,
+            ino,
+            FileType::Regular,
+            content,
+            state,
+            Seals::closed(),
+        )?;
+        node.linkable.store(linkable, Ordering::Relaxed);
+        Ok(node)
     }
 
     pub(super) fn unlink_child(&self, name: &[u8], directory: bool) -> Result {
@@ -176,7 +290,7 @@ impl Node {
         }
         // From here on only memory can be missing, and only before anything has changed.
         let place = NodePlace::In(new_dir.this(), copy(new_name)?);
-        let entry = Entry::new(new_name, node.clone())?;
+        let entry = Entry::new(new_name, Child::Node(node.clone()))?;
         if let Some(target) = &target {
             new_dir.remove_entry(new_name, target)?;
         }
@@ -210,8 +324,8 @@ impl Node {
         let node_place = NodePlace::In(new_dir.this(), copy(new_name)?);
         let target_place = NodePlace::In(self.this(), copy(name)?);
         let (entry, new_entry) = (
-            Entry::new(name, target.clone())?,
-            Entry::new(new_name, node.clone())?,
+            Entry::new(name, Child::Node(target.clone()))?,
+            Entry::new(new_name, Child::Node(node.clone()))?,
         );
         let (entries, new_entries) = (self.entries()?, new_dir.entries()?);
         // One statement each: the two may be one directory.
@@ -239,8 +353,9 @@ impl Node {
 
 fn check_removable(node: &Node, directory: bool) -> Result {
     match (&node.content, directory) {
-        (Content::Directory(entries), true) => {
-            if entries.lock().is_empty() {
+        (Content::Directory(dir), true) => {
+            node.complete(dir)?;
+            if dir.entries.lock().is_empty() {
                 Ok(())
             } else {
                 Err(Errno::ENOTEMPTY)

@@ -6,21 +6,18 @@
 
 use alloc::sync::Arc;
 
+use linux_raw_sys::general as abi;
+
 use super::{Content, Node};
 use crate::errno::{Errno, Result};
 use crate::fs::io::{Src, partial};
+use crate::mm::PAGE_SIZE;
 use crate::mm::page_cache::Mapping;
-use crate::mm::{PAGE_SIZE, frame};
+use crate::mm::reclaim::make_room_for_files;
 use crate::sched::{Sleep, current};
 
 /// Largest file, bytes.
 pub const MAX_FILE_SIZE: u64 = i64::MAX as u64 & !(PAGE_SIZE as u64 - 1);
-
-/// Frames that files in memory may still take: they leave a quarter of the memory to programs. What is mapped and touched is not
-/// counted here.
-pub fn room_in_frames() -> usize {
-    frame::free_frames().saturating_sub(frame::total_frames() / 4)
-}
 
 impl Node {
     fn pages(&self) -> Result<&Arc<Mapping>> {
@@ -34,7 +31,39 @@ impl Node {
         if size > MAX_FILE_SIZE {
             return Err(Errno::EFBIG);
         }
-        self.pages()?.resize(size);
+        let pages = self.pages()?;
+        self.seals.check_size(pages.size(), size)?;
+        pages.resize(size);
+        self.touch();
+        Ok(())
+    }
+
+    /// Makes the bytes `start..end` a hole. `EPERM` for sealed files, `EIO`, `ENOMEM`.
+    pub fn punch(&self, start: u64, end: u64) -> Result {
+        let _writer = self.begin_write()?;
+        self.pages()?.punch(start, end)?;
+        self.touch();
+        Ok(())
+    }
+
+    /// fallocate(2) for `start..end`, with a mode that was checked. `EOPNOTSUPP`, `EPERM`, `ENOSPC`, `EINTR`.
+    pub fn fallocate(&self, mode: u32, start: u64, end: u64) -> Result {
+        let pages = self.pages()?;
+        let keep_size = mode & abi::FALLOC_FL_KEEP_SIZE != 0;
+        match mode & !abi::FALLOC_FL_KEEP_SIZE {
+            0 => {
+                self.seals.check_size(pages.size(), end.max(pages.size()))?;
+                pages.allocate(start / PAGE_SIZE as u64, end.div_ceil(PAGE_SIZE as u64))?;
+            }
+            abi::FALLOC_FL_PUNCH_HOLE => return self.punch(start, end),
+            abi::FALLOC_FL_ZERO_RANGE if pages.tracks_writes() => {
+                pages.punch(start, end.min(pages.size()).max(start))?;
+            }
+            _ => return Err(Errno::EOPNOTSUPP),
+        }
+        if !keep_size && end > pages.size() {
+            pages.resize(end);
+        }
         self.touch();
         Ok(())
     }
@@ -48,12 +77,17 @@ impl Node {
         if offset >= MAX_FILE_SIZE {
             return Err(Errno::EFBIG);
         }
+        let _writer = self.begin_write()?;
         src.limit((MAX_FILE_SIZE - offset).min(usize::MAX as u64) as usize);
         let mut done = 0;
         while src.left() > 0 {
             let at = offset + done as u64;
             let part = (PAGE_SIZE - at as usize % PAGE_SIZE).min(src.left());
-            let copied = match write_page(pages, at, part, src) {
+            let copied = self
+                .seals
+                .check_size(pages.size(), pages.size().max(at + part as u64))
+                .and_then(|()| write_page(pages, at, part, src));
+            let copied = match copied {
                 Ok(copied) => copied,
                 Err(error) => return self.written(done, error),
             };
@@ -79,6 +113,9 @@ impl Node {
     pub fn append(&self, src: &mut Src<'_>) -> Result<(u64, usize)> {
         let pages = self.pages()?;
         let len = src.left() as u64;
+        self.seals.check_write()?;
+        self.seals
+            .check_size(pages.size(), pages.size().saturating_add(len))?;
         let start = {
             let _state = self.state.lock();
             let start = pages.size();
@@ -101,13 +138,14 @@ impl Node {
 fn write_page(pages: &Arc<Mapping>, at: u64, part: usize, src: &mut Src<'_>) -> Result<usize> {
     let (index, in_page) = (at / PAGE_SIZE as u64, at as usize % PAGE_SIZE);
     loop {
-        if room_in_frames() == 0 {
+        if !make_room_for_files() {
             return Err(Errno::ENOSPC);
         }
         let page = match pages.page_for_writing(index, Sleep::Killable) {
             Err(Errno::ENOMEM) => return Err(Errno::ENOSPC),
             page => page?,
         };
+        pages.prepare_write(at);
         let before = src.clone();
         let copied = src.take_to_page(&page, in_page, part);
         if copied == 0 {

@@ -90,6 +90,17 @@ impl<T: Clone + 'static> Index<T> {
         self.names.insert(entry);
     }
 
+    /// Puts a prepared entry in the place of the one with its name, which is there and comes back.
+    pub fn replace(&mut self, mut entry: Arc<Entry<T>>) -> Option<Arc<Entry<T>>> {
+        let old = self.remove(&entry.name)?;
+        if let Some(fresh) = Arc::get_mut(&mut entry) {
+            fresh.position = old.position;
+        }
+        self.positions.insert(entry.clone());
+        self.names.insert(entry);
+        Some(old)
+    }
+
     /// Removes an entry. What it held is dropped by the caller, outside of locks.
     pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Entry<T>>> {
         let entry = self.names.find_mut(name).remove()?;

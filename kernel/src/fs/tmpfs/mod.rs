@@ -1,4 +1,4 @@
-//! tmpfs: files and directories in memory, readable and writable.
+//! tmpfs: files and directories in memory, readable and writable. The root is one, too, over what is on the disk ([`lower`]).
 //!
 //! A [`Node`] is one file, directory, link or FIFO. Changes of the tree are made under the file system's one sleeping lock, so that a
 //! rename sees both directories unchanged; lookups take only the directory's spin lock for a moment. A node knows its parent
@@ -9,12 +9,14 @@
 mod directory;
 mod file;
 pub mod index;
+pub mod lower;
+mod seals;
 
-pub use file::{MAX_FILE_SIZE, room_in_frames};
+pub use file::MAX_FILE_SIZE;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use spin::Once;
 
@@ -28,11 +30,15 @@ use crate::errno::{Errno, Result};
 use crate::mm::page_cache::Mapping;
 use crate::sched::SleepMutex;
 use crate::sync::{SpinLock, rank};
-use index::Index;
+use directory::{Child, Directory};
+use lower::Lower;
+use seals::Seals;
 
 /// One tmpfs.
 pub struct TmpFs {
     kind: FileSystem,
+    /// What lies below it, on a disk.
+    lower: Option<Arc<dyn Lower>>,
     next_ino: AtomicU64,
     /// Held while the tree changes.
     changes: SleepMutex<()>,
@@ -46,15 +52,20 @@ pub struct Node {
     /// Itself, for children that point back. Set before anybody else sees the node.
     this: Once<Weak<Node>>,
     content: Content,
+    seals: Seals,
+    /// Made without a name (O_TMPFILE), and may get one.
+    linkable: AtomicBool,
     state: SpinLock<State>,
 }
 
 enum Content {
     /// Pages; the mapping's size is the file's.
     File(Arc<Mapping>),
-    Directory(SpinLock<Index<Arc<Node>>>),
+    Directory(Directory),
     Symlink(Vec<u8>),
     Fifo(Arc<Pipe>),
+    /// A device or socket on the disk, which nobody can open.
+    Special,
 }
 
 /// What changes about a node.
@@ -71,6 +82,8 @@ struct State {
 }
 
 enum NodePlace {
+    /// The top of everything.
+    Root,
     /// The top, mounted on an entry of another file system.
     Mounted(InodeRef, &'static [u8]),
     In(Weak<Node>, Vec<u8>),
@@ -87,8 +100,8 @@ impl TmpFs {
         name: &'static [u8],
         mode: u32,
     ) -> Result<Arc<Node>> {
-        let fs = Self::new(kind)?;
-        let content = Content::Directory(SpinLock::new(rank::PAGE, Index::new(2)));
+        let fs = Self::new(kind, None)?;
+        let content = Content::Directory(Directory::new(None));
         Node::new(
             &fs,
             FileType::Directory,
@@ -98,25 +111,56 @@ impl TmpFs {
         )
     }
 
-    fn new(kind: FileSystem) -> Result<Arc<TmpFs>> {
+    fn new(kind: FileSystem, lower: Option<Arc<dyn Lower>>) -> Result<Arc<TmpFs>> {
         Ok(Arc::try_new(TmpFs {
             kind,
-            next_ino: AtomicU64::new(1),
+            // The disk has number 2, and large ones.
+            next_ino: AtomicU64::new(if lower.is_some() { 11 } else { 1 }),
+            lower,
             changes: SleepMutex::new(()),
         })?)
     }
 
-    /// A file without a name in any directory: memfd_create(2).
-    pub fn anonymous_file(name: Vec<u8>) -> Result<Arc<Node>> {
-        let fs = Self::new(FileSystem::Anonymous)?;
+    /// A file without a name in any directory, with `seals`: memfd_create(2).
+    pub fn anonymous_file(name: Vec<u8>, mode: u32, seals: u32) -> Result<Arc<Node>> {
+        let fs = Self::new(FileSystem::Anonymous, None)?;
         let content = Content::File(Mapping::anonymous(0)?);
-        Node::new(
-            &fs,
-            FileType::Regular,
-            content,
-            0o777,
-            NodePlace::Anonymous(name),
-        )
+        let place = NodePlace::Anonymous(name);
+        let state = State::new(place, None, FileType::Regular, 0, mode);
+        Node::build(&fs, 1, FileType::Regular, content, state, Seals::new(seals))
+    }
+
+    /// The contents of a new file.
+    fn new_file(&self) -> Result<Content> {
+        Ok(Content::File(match self.lower {
+            None => Mapping::anonymous(0)?,
+            Some(_) => Mapping::unwritten()?,
+        }))
+    }
+}
+
+impl State {
+    /// The current process's, of now. `parent`: mode and group of the directory.
+    fn new(
+        place: NodePlace,
+        parent: Option<(u32, u32)>,
+        file_type: FileType,
+        nlink: u32,
+        mode: u32,
+    ) -> State {
+        let (uid, gid, mode) = permission::of_new_file(parent, file_type, mode);
+        let now = Time::now();
+        State {
+            place,
+            nlink,
+            mode: mode & 0o7777,
+            uid,
+            gid,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+        }
     }
 }
 
@@ -128,52 +172,81 @@ impl Node {
         mode: u32,
         place: NodePlace,
     ) -> Result<Arc<Node>> {
-        super::check_memory()?;
-        let now = Time::now();
         let parent = match &place {
-            NodePlace::In(parent, _) => parent.upgrade().map(|parent| {
-                let state = parent.state.lock();
-                (state.mode, state.gid)
-            }),
+            NodePlace::In(parent, _) => parent.upgrade().map(|parent| parent.mode_and_gid()),
             _ => None,
         };
-        let (uid, gid, mode) = permission::of_new_file(parent, file_type, mode);
-        let state = State {
-            place,
-            nlink: if file_type == FileType::Directory {
-                2
-            } else {
-                1
-            },
-            mode: mode & 0o7777,
-            uid,
-            gid,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
+        let nlink = if file_type == FileType::Directory {
+            2
+        } else {
+            1
         };
+        let state = State::new(place, parent, file_type, nlink, mode);
+        let ino = fs.next_ino.fetch_add(1, Ordering::Relaxed);
+        Node::build(fs, ino, file_type, content, state, Seals::closed())
+    }
+
+    fn build(
+        fs: &Arc<TmpFs>,
+        ino: u64,
+        file_type: FileType,
+        content: Content,
+        state: State,
+        seals: Seals,
+    ) -> Result<Arc<Node>> {
+        super::check_memory()?;
         let node = Arc::try_new(Node {
             fs: fs.clone(),
-            ino: fs.next_ino.fetch_add(1, Ordering::Relaxed),
+            ino,
             file_type,
             this: Once::new(),
             content,
+            seals,
+            linkable: AtomicBool::new(false),
             state: SpinLock::new(rank::FILES, state),
         })?;
         node.this.call_once(|| Arc::downgrade(&node));
         Ok(node)
     }
 
+    fn mode_and_gid(&self) -> (u32, u32) {
+        let state = self.state.lock();
+        (state.mode, state.gid)
+    }
+
     fn this(&self) -> Weak<Node> {
         self.this.get().cloned().unwrap_or_default()
     }
 
-    fn entries(&self) -> Result<&SpinLock<Index<Arc<Node>>>> {
+    fn directory(&self) -> Result<&Directory> {
         match &self.content {
-            Content::Directory(entries) => Ok(entries),
+            Content::Directory(dir) => Ok(dir),
             _ => Err(Errno::ENOTDIR),
         }
+    }
+
+    /// Puts another file system's directory in the place of, or beside, the entries that there are. At bring-up, before the entry is looked
+    /// up.
+    pub fn mount_on(&self, name: &str, inode: InodeRef) -> Result {
+        let mut entries = self.directory()?.entries.lock();
+        entries.insert(name.as_bytes(), Child::Mounted(inode))
+    }
+
+    /// Notes that contents were looked at, if the time of the last look is not after that of the last change, or a day ago (the mount
+    /// option `relatime`).
+    pub fn accessed(&self) {
+        let now = Time::now();
+        let mut state = self.state.lock();
+        if state.atime <= state.mtime.max(state.ctime) || now.sec - state.atime.sec >= 24 * 60 * 60
+        {
+            state.atime = now;
+        }
+    }
+
+    /// Notes that attributes changed.
+    fn changed(&self) {
+        let now = Time::now();
+        self.state.lock().ctime = now;
     }
 
     /// Notes that contents changed.
@@ -197,7 +270,16 @@ impl Inode for Node {
         let size = match &self.content {
             Content::File(pages) => pages.size(),
             Content::Symlink(target) => target.len() as u64,
-            Content::Directory(_) | Content::Fifo(_) => 0,
+            Content::Directory(dir) => {
+                // Its links are those of the directories in it. A disk that cannot be read is found out by others.
+                let _ = self.complete(dir);
+                self.fs.lower.as_ref().map_or(0, |_| 4096)
+            }
+            Content::Fifo(_) | Content::Special => 0,
+        };
+        let blocks = match &self.content {
+            Content::File(pages) => pages.pages_allocated() * 8,
+            _ => size.div_ceil(4096) * 8,
         };
         let state = self.state.lock();
         Stat {
@@ -206,7 +288,7 @@ impl Inode for Node {
             uid: state.uid,
             gid: state.gid,
             size,
-            blocks: size.div_ceil(4096) * 8,
+            blocks,
             atime: state.atime,
             mtime: state.mtime,
             ctime: state.ctime,
@@ -222,6 +304,7 @@ impl Inode for Node {
     fn place(&self) -> Result<Place> {
         let state = self.state.lock();
         Ok(match &state.place {
+            NodePlace::Root => Place::Root,
             NodePlace::Mounted(parent, name) => Place::In(parent.clone(), copy(name)?),
             NodePlace::Removed(name) => Place::Removed(copy(name)?),
             NodePlace::Anonymous(name) => Place::Nowhere(copy(name)?),
@@ -238,6 +321,7 @@ impl Inode for Node {
             Content::Directory(_) => Ok(Opened::Directory),
             Content::Symlink(_) => Err(Errno::ELOOP),
             Content::Fifo(pipe) => Pipe::open(pipe, access, nonblock),
+            Content::Special => Err(Errno::ENXIO),
         }
     }
 
@@ -249,16 +333,24 @@ impl Inode for Node {
     }
 
     fn lookup(&self, name: &[u8]) -> Result<InodeRef> {
-        Ok(self.child(name)?.ok_or(Errno::ENOENT)?)
+        match self.find(name)?.ok_or(Errno::ENOENT)? {
+            Child::Node(node) => Ok(node),
+            Child::Mounted(inode) => Ok(inode),
+            Child::OnDisk { .. } => Err(Errno::EIO),
+        }
     }
 
     fn read_dir(&self, pos: u64, sink: &mut EntrySink<'_>) -> Result {
+        self.accessed();
         self.list(pos, sink)
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
         match &self.content {
-            Content::Symlink(target) => copy(target),
+            Content::Symlink(target) => {
+                self.accessed();
+                copy(target)
+            }
             _ => Err(Errno::EINVAL),
         }
     }
@@ -285,6 +377,9 @@ impl Inode for Node {
 
     fn set_attr(&self, attr: SetAttr) -> Result {
         let mut state = self.state.lock();
+        if let Some(mode) = attr.mode {
+            self.seals.check_mode(state.mode, mode)?;
+        }
         state.mode = attr.mode.map_or(state.mode, |mode| mode & 0o7777);
         state.uid = attr.uid.unwrap_or(state.uid);
         state.gid = attr.gid.unwrap_or(state.gid);
@@ -296,6 +391,14 @@ impl Inode for Node {
 
     fn truncate(&self, size: u64) -> Result {
         self.set_size(size)
+    }
+
+    fn accessed(&self) {
+        Node::accessed(self);
+    }
+
+    fn written(&self) {
+        self.touch();
     }
 
     fn as_tmpfs(&self) -> Option<Arc<Node>> {

@@ -31,7 +31,8 @@ pub(super) fn read_ahead(vma: &Vma, source: &Source, page: VirtAddr) {
     }
 }
 
-/// Maps the pages of the window that are up to date and not mapped, but for `page` itself. Private ones without the permission to write.
+/// Maps the pages of the window that are up to date and not mapped, but for `page` itself. Without the permission to write, unless the area lets
+/// its pages have that at once.
 pub(super) fn map_neighbours(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr) {
     let (start, pages) = window(vma, page);
     let Some(first) = vma.page_index_of(start) else {
@@ -40,7 +41,7 @@ pub(super) fn map_neighbours(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr
     let mut ready = [const { None::<Frame> }; PAGES];
     source.mapping.ready_pages(first, &mut ready[..pages]);
     let mut flags = vma.pte_flags();
-    if !vma.is_shared() {
+    if !vma.writable_at_once() {
         flags.remove(PteFlags::WRITE);
     }
     let mut mapped = 0;

@@ -13,7 +13,7 @@ use crate::arch::{self, PageTable};
 use crate::errno::OutOfMemory;
 use crate::mm::addr::VirtAddr;
 use crate::mm::frame::{Frame, FrameNumber, Purpose};
-use crate::mm::page_cache::{self, Lookup, Wait};
+use crate::mm::page_cache::{self, Lookup, Noted, Wait};
 use crate::mm::pte::{Pte, PteFlags};
 use crate::mm::space::{Mm, MmapReadGuard};
 use crate::mm::vma::{Source, Vma};
@@ -124,10 +124,44 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
         drop(table);
         return copy_on_write(mm, vma, page, pte, old);
     }
-    table
-        .set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
-        .flush();
+    // SAFETY: the entry holds a reference under the page-table lock.
+    let shared = unsafe { Frame::share(pte.frame) };
+    drop(table);
+    write_shared(mm, vma, page, shared)
+}
+
+/// A page that is shared becomes writable, after its file has heard of it.
+fn write_shared(mm: &Mm, vma: &Vma, page: VirtAddr, shared: Frame) -> Step {
+    if let Some(source) = &vma.source {
+        match note_write(source, &shared) {
+            Noted::Yes => {}
+            // Its translation is gone too, or about to go: the access finds out.
+            Noted::Gone => return Step::Done,
+            Noted::NoRoom => return Step::Failed(FaultError::Bus),
+        }
+    }
+    let mut table = mm.page_table.lock();
+    if table
+        .get(page)
+        .is_some_and(|now| now.frame == shared.number())
+    {
+        table
+            .set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
+            .flush();
+    }
     Step::Done
+}
+
+/// A page will be written through a shared mapping: its file notes that, and its times change.
+fn note_write(source: &Source, page: &Frame) -> Noted {
+    if source.mapping.tracks_writes() {
+        let noted = source.mapping.note_write(page);
+        if noted != Noted::Yes {
+            return noted;
+        }
+    }
+    source.written();
+    Noted::Yes
 }
 
 /// Whether a private page may be written as it is: only its entry refers to it. A page of the page cache has the cache's reference.
@@ -198,11 +232,20 @@ fn map_cached(
     if !write {
         around::map_neighbours(mm, vma, source, page);
     }
-    if vma.is_shared() {
+    if !write {
+        let flags = if vma.writable_at_once() {
+            flags
+        } else {
+            flags - PteFlags::WRITE
+        };
         return install_cached(mm, page, cached, None, flags);
     }
-    if !write {
-        return install_cached(mm, page, cached, None, flags - PteFlags::WRITE);
+    if vma.is_shared() {
+        return match note_write(source, &cached) {
+            Noted::Yes => install_cached(mm, page, cached, None, flags | PteFlags::DIRTY),
+            Noted::Gone => None,
+            Noted::NoRoom => Some(Step::Failed(FaultError::Bus)),
+        };
     }
     match copy_of(&cached) {
         Ok(copy) => install_cached(mm, page, cached, Some(copy), flags | PteFlags::DIRTY),

@@ -10,6 +10,7 @@
 //!
 //! Lock rank: PAGE (the tree of a mapping), inside REVERSE_MAP. Nothing sleeps under it.
 
+mod allocate;
 mod bytes;
 mod evict;
 pub mod reader;
@@ -31,6 +32,7 @@ use crate::sched::{Interrupted, Sleep, WaitQueue};
 use crate::sync::{SpinLock, rank};
 pub use bytes::{copy_from_page, copy_page_to_user, copy_to_page, copy_user_to_page};
 use tree::FrameTree;
+pub use write::Noted;
 
 /// Most pages that one piece of advice starts to read: as many as may wait in the readers' queue without filling it.
 const READ_AHEAD_MAX: u64 = 64;
@@ -50,6 +52,8 @@ mod page_state {
     pub const GONE: u32 = 1 << 5;
     /// Differs from what the device has.
     pub const MODIFIED: u32 = 1 << 6;
+    /// Set aside by fallocate(2), and not used since.
+    pub const UNUSED: u32 = 1 << 7;
 }
 
 /// Whether a frame is or was a page of a file, not private memory. For frames that are mapped.
@@ -85,6 +89,8 @@ pub struct Mapping {
     size: AtomicU64,
     /// `None`: memory without a file behind it; missing pages are zero.
     backing: Option<Box<dyn Backing>>,
+    /// Whether it is a file of a file system on a disk, whatever it has there.
+    of_disk: bool,
     /// Bytes from the start that the backing has; missing pages behind it are zero. Changed under the tree's lock.
     backed: AtomicU64,
     /// Where reclaim goes on: the index of a page.
@@ -149,17 +155,22 @@ impl Wait {
 impl Mapping {
     /// A file of `size` bytes.
     pub fn new(size: u64, backing: Box<dyn Backing>) -> Result<Arc<Mapping>> {
-        let mapping = Arc::try_new(Self::with(size, Some(backing)))?;
+        let mapping = Arc::try_new(Self::with(size, Some(backing), true))?;
         reclaim::register(&mapping)?;
         Ok(mapping)
     }
 
-    /// Shared memory of `size` bytes, zero at first.
-    pub fn anonymous(size: u64) -> Result<Arc<Mapping>> {
-        Ok(Arc::try_new(Self::with(size, None))?)
+    /// A new file of a file system on a disk that is never written: as [`Mapping::anonymous`], but writes to it are noted.
+    pub fn unwritten() -> Result<Arc<Mapping>> {
+        Ok(Arc::try_new(Self::with(0, None, true))?)
     }
 
-    fn with(size: u64, backing: Option<Box<dyn Backing>>) -> Mapping {
+    /// Shared memory of `size` bytes, zero at first.
+    pub fn anonymous(size: u64) -> Result<Arc<Mapping>> {
+        Ok(Arc::try_new(Self::with(size, None, false))?)
+    }
+
+    fn with(size: u64, backing: Option<Box<dyn Backing>>, of_disk: bool) -> Mapping {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
         Mapping {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
@@ -167,6 +178,7 @@ impl Mapping {
             size: AtomicU64::new(size),
             backed: AtomicU64::new(if backing.is_some() { size } else { 0 }),
             backing,
+            of_disk,
             reclaim_hand: AtomicU64::new(0),
             areas: ReverseMap::new(),
         }
@@ -223,12 +235,13 @@ impl Mapping {
             // SAFETY: the tree holds a reference, under its lock.
             let page = unsafe { Frame::share(found) };
             return Ok(if state & page_state::UPTODATE != 0 {
-                if state & page_state::REFERENCED == 0 {
+                let mut now = state | page_state::REFERENCED;
+                if want != Want::Read {
+                    now &= !page_state::UNUSED;
+                }
+                if now != state {
                     // Under the tree's lock nobody else changes the state of a page that is up to date.
-                    let referenced = state | page_state::REFERENCED;
-                    frame::meta(found)
-                        .state
-                        .store(referenced, Ordering::Release);
+                    frame::meta(found).state.store(now, Ordering::Release);
                 }
                 Lookup::Ready(page)
             } else {

@@ -68,11 +68,22 @@ pub struct FrameTree {
     root: u64,
     /// Levels of nodes; 0: the root entry is the page at index 0.
     height: u32,
+    /// Pages.
+    count: u64,
 }
 
 impl FrameTree {
     pub const fn new() -> FrameTree {
-        FrameTree { root: 0, height: 0 }
+        FrameTree {
+            root: 0,
+            height: 0,
+            count: 0,
+        }
+    }
+
+    /// Pages that are there.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     fn covers(&self, index: u64) -> bool {
@@ -104,7 +115,9 @@ impl FrameTree {
             }
             self.height += 1;
         }
-        insert_below(&mut self.root, self.height, index, page)
+        insert_below(&mut self.root, self.height, index, page)?;
+        self.count += 1;
+        Ok(())
     }
 
     /// Takes the page at `index` out. Nodes stay for the next one.
@@ -112,12 +125,9 @@ impl FrameTree {
         if !self.covers(index) || self.root == 0 {
             return None;
         }
-        remove_below(&mut self.root, self.height, index)
-    }
-
-    /// Drops the pages from index `first` on. Costs what is there, not what could be.
-    pub fn truncate(&mut self, first: u64) {
-        truncate_below(&mut self.root, self.height, 0, first);
+        let removed = remove_below(&mut self.root, self.height, index);
+        self.count -= u64::from(removed.is_some());
+        removed
     }
 
     /// Shows `f` the pages from index `first` on and does what it says; the index of the page at which it stopped, `None` if it
@@ -127,7 +137,14 @@ impl FrameTree {
         first: u64,
         mut f: impl FnMut(u64, FrameNumber) -> Sweep,
     ) -> Option<u64> {
-        sweep_below(&mut self.root, self.height, 0, first, &mut f)
+        let mut dropped = 0;
+        let stopped = sweep_below(&mut self.root, self.height, 0, first, &mut |index, page| {
+            let fate = f(index, page);
+            dropped += u64::from(fate == Sweep::Drop);
+            fate
+        });
+        self.count -= dropped;
+        stopped
     }
 }
 
@@ -169,28 +186,6 @@ fn remove_below(entry: &mut u64, height: u32, index: u64) -> Option<Frame> {
     with_child(entry, |node| {
         remove_below(node.entry(slot), height - 1, index)
     })
-}
-
-/// `base`: the index of the first page below `entry`.
-fn truncate_below(entry: &mut u64, height: u32, base: u64, first: u64) {
-    if *entry == 0 {
-        return;
-    }
-    if height == 0 {
-        if base >= first {
-            drop(take(entry));
-        }
-        return;
-    }
-    let shift = (height - 1) * BITS;
-    with_child(entry, |node| {
-        for slot in 0..ENTRIES {
-            let base = base | (slot as u64).checked_shl(shift).unwrap_or(0);
-            if base >= first || (first - base).checked_shr(shift).unwrap_or(0) == 0 {
-                truncate_below(node.entry(slot), height - 1, base, first);
-            }
-        }
-    });
 }
 
 /// `base`: the index of the first page below `entry`.

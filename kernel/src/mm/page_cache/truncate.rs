@@ -36,11 +36,14 @@ impl Mapping {
             return;
         }
         self.size.store(size, Ordering::Relaxed);
-        // Bytes behind the end, which a mapping may have written, do not become part of the file.
-        zero_tail(&pages, old.min(size));
         if size >= old {
+            if self.of_disk {
+                // As on ext4, what a mapping has written behind the end does not become part of the file.
+                zero_tail(&pages, old);
+            }
             return;
         }
+        zero_tail(&pages, size);
         self.backed.fetch_min(size, Ordering::Relaxed);
         let first = size.div_ceil(PAGE_SIZE as u64);
         pages.sweep(first, |_, page| {
@@ -129,7 +132,7 @@ impl Mapping {
 }
 
 /// Zeros behind byte `size` in the page that holds it, if that is there.
-fn zero_tail(pages: &FrameTree, size: u64) {
+pub(super) fn zero_tail(pages: &FrameTree, size: u64) {
     let in_page = size as usize % PAGE_SIZE;
     let up_to_date = |&page: &FrameNumber| {
         frame::meta(page).state.load(Ordering::Acquire) & page_state::UPTODATE != 0

@@ -3,12 +3,56 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::{Contents, Mapping, Want, page_state};
+use super::{Contents, Mapping, Want, page_state, truncate};
 use crate::errno::{Errno, Result};
 use crate::mm::frame::{self, Frame};
+use crate::mm::reclaim;
 use crate::sched::Sleep;
 
+/// What came of [`Mapping::note_write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    Yes,
+    /// The page has left the file.
+    Gone,
+    /// One more page that memory alone has would leave too little of it.
+    NoRoom,
+}
+
 impl Mapping {
+    /// Whether pages must not be writable in any address space before [`Mapping::note_write`] knows: it has to be remembered which pages
+    /// differ from what the device has.
+    #[inline]
+    pub fn tracks_writes(&self) -> bool {
+        self.of_disk
+    }
+
+    /// Notes that `page` will be written through a shared mapping (Linux's `page_mkwrite`).
+    pub fn note_write(&self, page: &Frame) -> Noted {
+        let state = frame::meta(page.number()).state.load(Ordering::Relaxed);
+        if state & page_state::MODIFIED == 0 && !reclaim::make_room_for_files() {
+            return Noted::NoRoom;
+        }
+        let _pages = self.pages.lock();
+        if self.mark_modified(page) {
+            Noted::Yes
+        } else {
+            Noted::Gone
+        }
+    }
+
+    /// From now on nobody can map the file so that it can be written. `EBUSY` if somebody has.
+    pub fn seal(&self) -> Result {
+        self.areas.seal()
+    }
+
+    /// From now on writes through shared mappings to the pages `first..=last` are noted anew.
+    pub fn protect(&self, first: u64, last: u64) {
+        if self.tracks_writes() {
+            self.areas.protect(first, last);
+        }
+    }
+
     /// The page at `index`, also behind the end of the file, up to date, to be written; the bytes count when [`Mapping::commit`] has said so.
     /// `EIO`, `ENOMEM`.
     pub fn page_for_writing(self: &Arc<Self>, index: u64, sleep: Sleep) -> Result<Frame> {
@@ -37,10 +81,18 @@ impl Mapping {
         if now & page_state::GONE != 0 {
             return false;
         }
-        if self.backing.is_some() && now & page_state::MODIFIED == 0 {
+        if self.of_disk && now & page_state::MODIFIED == 0 {
             state.store(now | page_state::MODIFIED, Ordering::Release);
         }
         true
+    }
+
+    /// A write at byte `at` comes. As on ext4, what a mapping has written behind the end does not become part of the file.
+    pub fn prepare_write(&self, at: u64) {
+        if self.of_disk && at > self.size() {
+            let pages = self.pages.lock();
+            truncate::zero_tail(&pages, self.size());
+        }
     }
 
     /// A page behind the end that was not written after all goes again.

@@ -122,47 +122,92 @@ fn a_bad_buffer_is_efault_only_if_nothing_was_read() {
     });
 }
 
+fn ino(name: &str) -> u64 {
+    stat::sys_stat(&[path(name), USER + OUT, 0, 0, 0, 0]).expect("it is there");
+    u64::from_ne_bytes(get(OUT + 8, 8).try_into().expect("8 bytes"))
+}
+
+fn write_at(fd: usize, at: usize, bytes: &[u8]) -> Result<usize> {
+    let from = put(OUT, bytes);
+    io::sys_pwrite64(&[fd, from, bytes.len(), at, 0, 0])
+}
+
 #[test]
-fn the_disk_is_read_only() {
+fn changes_of_the_disks_files_are_seen_by_all_who_have_them() {
     test(|| {
-        let refused = Some(Errno::EROFS);
-        assert_eq!(open("/data/small", abi::O_WRONLY).err(), refused);
+        let large = large();
+        let (reader, number) = (
+            open("/data/deep/large", abi::O_RDONLY),
+            ino("/data/deep/large"),
+        );
+        let reader = reader.expect("it is there");
+        assert_eq!(io::sys_pread64(&[reader, USER + OUT, 4, 8192, 0, 0]), Ok(4));
+        let writer = open("/data/deep/large", abi::O_RDWR).expect("it can be written");
+        assert_eq!(write_at(writer, 8190, b"changed"), Ok(7));
         assert_eq!(
-            open("/data/small", abi::O_RDONLY | abi::O_TRUNC).err(),
-            refused
+            io::sys_pread64(&[reader, USER + OUT, 20, 8186, 0, 0]),
+            Ok(20)
+        );
+        let expected = [&large[8186..8190], b"changed", &large[8197..8206]].concat();
+        assert_eq!(get(OUT, 20), expected);
+        let new_path = put(600, b"/data/deep/er/moved\0");
+        dir::sys_rename(&[path("/data/deep/large"), new_path, 0, 0, 0, 0]).expect("one directory");
+        assert_eq!(open("/data/deep/large", abi::O_RDONLY), Err(Errno::ENOENT));
+        assert_eq!(ino("/data/deep/er/moved"), number);
+        assert_eq!(
+            crate::syscall::attr::sys_ftruncate(&[writer, 8192, 0, 0, 0, 0]),
+            Ok(0)
         );
         assert_eq!(
-            open("/data/new", abi::O_WRONLY | abi::O_CREAT).err(),
-            refused
+            crate::syscall::attr::sys_ftruncate(&[writer, 9000, 0, 0, 0, 0]),
+            Ok(0)
         );
+        let mut expected = large[..9000].to_vec();
+        expected[8190..8192].copy_from_slice(b"ch");
+        expected[8192..].fill(0);
+        assert_eq!(contents("/data/deep/er/moved", 4096), expected);
+        dir::sys_unlink(&[path("/data/deep/er/moved"), 0, 0, 0, 0, 0]).expect("it is there");
+        assert_eq!(io::sys_pread64(&[reader, USER + OUT, 9, 8186, 0, 0]), Ok(9));
+        assert_eq!(&get(OUT, 9)[..], [&large[8186..8190], b"ch\0\0\0"].concat());
+    });
+}
+
+#[test]
+fn directories_on_the_disk_change_as_those_in_memory() {
+    test(|| {
         assert_eq!(
-            open("/data/small", abi::O_WRONLY | abi::O_CREAT | abi::O_EXCL).err(),
-            Some(Errno::EEXIST)
-        );
-        assert_eq!(
-            dir::sys_mkdir(&[path("/data/dir"), 0o755, 0, 0, 0, 0]).err(),
-            refused
-        );
-        assert_eq!(
-            dir::sys_mkdir(&[path("/data/small"), 0o755, 0, 0, 0, 0]),
+            open(
+                "/data/changed/small",
+                abi::O_CREAT | abi::O_EXCL | abi::O_RDWR
+            ),
             Err(Errno::EEXIST)
         );
         assert_eq!(
-            dir::sys_unlink(&[path("/data/small"), 0, 0, 0, 0, 0]).err(),
-            refused
+            dir::sys_rmdir(&[path("/data/changed"), 0, 0, 0, 0, 0]),
+            Err(Errno::ENOTEMPTY)
         );
+        dir::sys_unlink(&[path("/data/changed/small"), 0, 0, 0, 0, 0]).expect("it is there");
         assert_eq!(
-            stat::sys_access(&[path("/data/small"), 2, 0, 0, 0, 0]).err(),
-            refused
+            open("/data/changed/small", abi::O_RDONLY),
+            Err(Errno::ENOENT)
         );
-        assert_eq!(
-            stat::sys_access(&[path("/data/small"), 1, 0, 0, 0, 0]),
-            Err(Errno::EACCES)
-        );
-        assert_eq!(
-            stat::sys_access(&[path("/bin/program"), 5, 0, 0, 0, 0]),
-            Ok(0)
-        );
+        open(
+            "/data/changed/small",
+            abi::O_CREAT | abi::O_EXCL | abi::O_RDWR,
+        )
+        .expect("made anew");
+        assert!(contents("/data/changed/small", 100).is_empty());
+        dir::sys_mkdir(&[path("/data/changed/dir"), 0o755, 0, 0, 0, 0]).expect("a new one");
+        let mut names = names("/data/changed", 300);
+        names.sort();
+        assert_eq!(names, [".", "..", "dir", "other", "small"]);
+        for file in ["small", "other"] {
+            let name = format!("/data/changed/{file}");
+            dir::sys_unlink(&[path(&name), 0, 0, 0, 0, 0]).expect("it is there");
+        }
+        dir::sys_rmdir(&[path("/data/changed/dir"), 0, 0, 0, 0, 0]).expect("it is empty");
+        dir::sys_rmdir(&[path("/data/changed"), 0, 0, 0, 0, 0]).expect("it is empty");
+        assert_eq!(open("/data/changed", abi::O_RDONLY), Err(Errno::ENOENT));
         assert_eq!(open("/loop", abi::O_RDONLY).err(), Some(Errno::ELOOP));
         assert_eq!(open("/dangling", abi::O_RDONLY).err(), Some(Errno::ENOENT));
     });
