@@ -109,6 +109,9 @@ pub struct Options {
     /// Let reads from the disk for files below PREFIX take MS milliseconds longer
     #[arg(long, global = true, value_name = "PREFIX:MS", value_parser = parse_slow)]
     pub slow: Option<String>,
+    /// Let the first N reads from the disk of each page of files below PREFIX fail
+    #[arg(long, global = true, value_name = "PREFIX:N", value_parser = parse_fail)]
+    pub fail: Option<String>,
     /// Let the kernel crash once it is up, to see its report
     #[arg(long, global = true, value_name = "HOW", value_parser = ["panic", "overflow", "null"])]
     pub crash: Option<String>,
@@ -192,14 +195,20 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_slow(text: &str) -> Result<String, String> {
-    let parts = text.rsplit_once(':');
-    let valid =
-        parts.is_some_and(|(prefix, ms)| prefix.starts_with('/') && ms.parse::<u32>().is_ok());
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err("expected an absolute path and milliseconds, such as /data:300".into())
-    }
+    parse_part_of_disk(text)
+        .ok_or_else(|| "expected an absolute path and milliseconds, such as /data:300".into())
+}
+
+fn parse_fail(text: &str) -> Result<String, String> {
+    parse_part_of_disk(text)
+        .ok_or_else(|| "expected an absolute path and a number of reads, such as /data:2".into())
+}
+
+/// An absolute path and a number.
+fn parse_part_of_disk(text: &str) -> Option<String> {
+    let (prefix, number) = text.rsplit_once(':')?;
+    let valid = prefix.starts_with('/') && number.parse::<u32>().is_ok();
+    valid.then(|| text.to_owned())
 }
 
 fn parse_variable(text: &str) -> Result<OsString, String> {
@@ -259,6 +268,7 @@ mod tests {
             &["boot", "--memory", ""],
             &["boot", "--timeout", "-1"],
             &["boot", "--slow", "data:3"],
+            &["boot", "--fail", "/data"],
             &["boot", "exec", "--env", "NOVALUE", "prog"],
             &["boot", "--icount", "--kvm"],
             &["boot", "no-such-command"],

@@ -28,6 +28,8 @@ pub struct GuestConfig {
     pub tty: [bool; 3],
     /// `PREFIX:MILLISECONDS` of the slowed-down part of the disk.
     pub slow: Option<String>,
+    /// `PREFIX:N` of the failing part of the disk.
+    pub fail: Option<String>,
     /// Seed of the kernel's random generator.
     pub seed: Option<u64>,
     /// Most detailed level of the kernel's log.
@@ -70,6 +72,9 @@ impl GuestConfig {
         record("tty", tty.as_bytes())?;
         if let Some(slow) = &self.slow {
             record("slow", slow.as_bytes())?;
+        }
+        if let Some(fail) = &self.fail {
+            record("fail", fail.as_bytes())?;
         }
         if let Some(seed) = self.seed {
             record("seed", seed.to_string().as_bytes())?;

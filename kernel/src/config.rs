@@ -18,9 +18,30 @@ pub struct Slow {
 impl Slow {
     /// Whether the file at the absolute `path` is slow.
     pub fn covers(&self, path: &[u8]) -> bool {
-        let prefix = self.prefix.strip_suffix(b"/").unwrap_or(&self.prefix);
-        path.strip_prefix(prefix)
-            .is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
+        is_below(path, &self.prefix)
+    }
+}
+
+/// Whether `path` is `prefix` or lies below it.
+fn is_below(path: &[u8], prefix: &[u8]) -> bool {
+    let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
+}
+
+/// A failing disk for experiments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fail {
+    /// Files at or below this path fail.
+    pub prefix: Vec<u8>,
+    /// How many of the first reads of each of their pages.
+    pub reads: u32,
+}
+
+impl Fail {
+    /// Whether the file at the absolute `path` fails.
+    pub fn covers(&self, path: &[u8]) -> bool {
+        is_below(path, &self.prefix)
     }
 }
 
@@ -46,6 +67,7 @@ pub struct Config {
     /// Which of the descriptors 0, 1, 2 are a terminal.
     pub tty: [bool; 3],
     pub slow: Option<Slow>,
+    pub fail: Option<Fail>,
     pub seed: Option<u64>,
     pub log: LevelFilter,
     /// Only tests whose name contains this are run.
@@ -63,6 +85,7 @@ impl Default for Config {
             cwd: b"/".to_vec(),
             tty: [false; 3],
             slow: None,
+            fail: None,
             seed: None,
             log: LevelFilter::Info,
             test: None,
@@ -108,6 +131,7 @@ impl Config {
             b"cwd" => self.cwd = value.into(),
             b"tty" => return self.set_tty(value),
             b"slow" => self.slow = parse_slow(value),
+            b"fail" => self.fail = parse_fail(value),
             b"seed" => self.seed = parse_number(value),
             b"log" => match parse_level(value) {
                 Some(level) => self.log = level,
@@ -119,6 +143,7 @@ impl Config {
         }
         match key {
             b"slow" => self.slow.is_some(),
+            b"fail" => self.fail.is_some(),
             b"seed" => self.seed.is_some(),
             b"crash" => self.crash.is_some(),
             _ => true,
@@ -142,6 +167,14 @@ fn parse_slow(value: &[u8]) -> Option<Slow> {
     Some(Slow {
         prefix: value[..colon].into(),
         delay_ns,
+    })
+}
+
+fn parse_fail(value: &[u8]) -> Option<Fail> {
+    let colon = value.iter().rposition(|&byte| byte == b':')?;
+    Some(Fail {
+        prefix: value[..colon].into(),
+        reads: parse_number(&value[colon + 1..])?.try_into().ok()?,
     })
 }
 
@@ -175,7 +208,7 @@ mod tests {
     #[test]
     fn every_key() {
         let config = parse(
-            b"program=/bin/x\0arg=x\0arg=a=b\0arg=\0env=K=V\0cwd=/tmp\0tty=02\0slow=/slow:250\0seed=18446744073709551615\0log=debug\0test=pipe\0crash=null\0",
+            b"program=/bin/x\0arg=x\0arg=a=b\0arg=\0env=K=V\0cwd=/tmp\0tty=02\0slow=/slow:250\0fail=/bad:3\0seed=18446744073709551615\0log=debug\0test=pipe\0crash=null\0",
         );
         assert_eq!(&*config.program, b"/bin/x");
         assert_eq!(
@@ -192,6 +225,13 @@ mod tests {
                 delay_ns: 250_000_000
             })
         );
+        assert_eq!(
+            config.fail,
+            Some(Fail {
+                prefix: b"/bad".to_vec(),
+                reads: 3
+            })
+        );
         assert_eq!(config.seed, Some(u64::MAX));
         assert_eq!(config.log, LevelFilter::Debug);
         assert_eq!(config.test.as_deref(), Some(&b"pipe"[..]));
@@ -200,7 +240,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_left_out() {
-        let config = parse(b"unknown=1\0novalue\0seed=x\0slow=/a\0slow=/a:99999999999999999999\0log=loud\0crash=softly\0tty=7\0cwd=/ok");
+        let config = parse(b"unknown=1\0novalue\0seed=x\0slow=/a\0fail=/a:-1\0fail=/a:4294967296\0slow=/a:99999999999999999999\0log=loud\0crash=softly\0tty=7\0cwd=/ok");
         assert_eq!(
             config,
             Config {

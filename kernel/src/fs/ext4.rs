@@ -25,10 +25,11 @@ use super::tmpfs::index::copy_name;
 use super::tmpfs::lower::{Listed, Lower};
 use super::tmpfs::{Node, TmpFs};
 use crate::config;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::mm::PAGE_SIZE;
 use crate::mm::page_cache::Backing;
 use crate::sched::{SleepMutex, SleepMutexGuard};
+use crate::sync::{SpinLock, rank};
 use disk::Disk;
 
 /// A disk with a file system.
@@ -60,6 +61,7 @@ impl Lower for Ext4Fs {
     }
 
     fn contents(&self, path: &[u8], ino: u64) -> Result<Box<dyn Backing>> {
+        let fail = config::get().fail.as_ref().filter(|fail| fail.covers(path));
         let delay_ns = config::get()
             .slow
             .as_ref()
@@ -70,6 +72,7 @@ impl Lower for Ext4Fs {
             path: copy_name(path)?,
             ino,
             delay_ns,
+            failures: fail.map(|fail| Failures::new(fail.reads)),
         })?)
     }
 }
@@ -80,14 +83,55 @@ struct Contents {
     path: Box<[u8]>,
     ino: u64,
     delay_ns: u64,
+    failures: Option<Failures>,
+}
+
+/// Reads that fail on purpose.
+struct Failures {
+    /// How many of the first reads of each page.
+    reads: u32,
+    /// How often each page was read. The readers' own.
+    done: SpinLock<Vec<u32>>,
+}
+
+impl Failures {
+    fn new(reads: u32) -> Failures {
+        Failures {
+            reads,
+            done: SpinLock::new(rank::LEAF, Vec::new()),
+        }
+    }
+
+    /// A page is read. `EIO` if that shall fail.
+    fn check(&self, index: u64) -> Result {
+        let mut done = self.done.lock();
+        let index = index as usize;
+        if index >= done.len() {
+            let missing = index + 1 - done.len();
+            done.try_reserve(missing)?;
+            done.resize(index + 1, 0);
+        }
+        if done[index] < self.reads {
+            done[index] += 1;
+            return Err(Errno::EIO);
+        }
+        Ok(())
+    }
 }
 
 impl Backing for Contents {
     fn read_page(&self, index: u64, page: &mut [u8; PAGE_SIZE]) -> Result {
+        if let Some(failures) = &self.failures {
+            failures.check(index)?;
+        }
         lock(&self.disk)?.read_page(&self.path, self.ino, index, page)
     }
 
     fn delay_ns(&self) -> u64 {
         self.delay_ns
+    }
+
+    fn fails(&self) -> bool {
+        self.failures.is_some()
     }
 }

@@ -184,7 +184,7 @@ pub fn sys_fallocate(&[fd, mode, at, len, ..]: &Args) -> Result<usize> {
     let mode = mode as u32;
     let keep_size = mode & abi::FALLOC_FL_KEEP_SIZE != 0;
     match mode & !abi::FALLOC_FL_KEEP_SIZE {
-        0 | abi::FALLOC_FL_ZERO_RANGE => {}
+        0 | abi::FALLOC_FL_ZERO_RANGE | abi::FALLOC_FL_UNSHARE_RANGE => {}
         abi::FALLOC_FL_PUNCH_HOLE if keep_size => {}
         abi::FALLOC_FL_COLLAPSE_RANGE | abi::FALLOC_FL_INSERT_RANGE if !keep_size => {}
         _ => return Err(Errno::EOPNOTSUPP),

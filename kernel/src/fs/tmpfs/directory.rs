@@ -11,7 +11,7 @@ use super::lower::LowerDir;
 use super::seals::Seals;
 use super::{Content, Node, NodePlace, State, copy};
 use crate::errno::{Errno, Result};
-use crate::fs::inode::{DirEntry, EntrySink, FileType, InodeRef, NAME_MAX, NewNode};
+use crate::fs::inode::{DirEntry, EntrySink, FileType, InodeRef, NAME_MAX, NewNode, Time};
 use crate::fs::pipe::Pipe;
 use crate::mm::reclaim::make_room_for_files;
 use crate::sync::{SpinLock, rank};
@@ -240,7 +240,9 @@ impl Node {
         if node.file_type == FileType::Directory {
             self.add_links(-1);
         }
+        let now = Time::now();
         let mut state = node.state.lock();
+        state.ctime = now;
         state.nlink = if node.file_type == FileType::Directory {
             0
         } else {
@@ -308,6 +310,7 @@ impl Node {
         }
         let old = core::mem::replace(&mut node.state.lock().place, place);
         drop(old);
+        node.changed();
         self.touch();
         new_dir.touch();
         Ok(())
@@ -345,6 +348,8 @@ impl Node {
             &mut target.state.lock().place,
             target_place,
         ));
+        node.changed();
+        target.changed();
         self.touch();
         new_dir.touch();
         Ok(())

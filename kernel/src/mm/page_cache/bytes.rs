@@ -59,10 +59,11 @@ pub(super) fn zero_part(page: FrameNumber, from: usize, to: usize) {
 }
 
 impl Mapping {
-    /// Whether it pays to ask for pages before they are needed: contents come from a device, and not one that is slow on purpose.
+    /// Whether it pays to ask for pages before they are needed: contents come from a device, and not one that is slow or
+    /// fails on purpose.
     pub fn reads_ahead(&self) -> bool {
         self.backing
             .as_ref()
-            .is_some_and(|backing| backing.delay_ns() == 0)
+            .is_some_and(|backing| backing.delay_ns() == 0 && !backing.fails())
     }
 }

@@ -78,6 +78,11 @@ pub trait Backing: Send + Sync {
     fn delay_ns(&self) -> u64 {
         0
     }
+
+    /// Whether reads fail on purpose, so that each has to be one that was asked for.
+    fn fails(&self) -> bool {
+        false
+    }
 }
 
 /// One file's pages.
@@ -353,7 +358,9 @@ impl Mapping {
             *slot = pages
                 .get(index)
                 .filter(|&page| {
-                    frame::meta(page).state.load(Ordering::Acquire) & page_state::UPTODATE != 0
+                    let state = frame::meta(page).state.load(Ordering::Acquire);
+                    // Room that was set aside is used by its own fault.
+                    state & (page_state::UPTODATE | page_state::UNUSED) == page_state::UPTODATE
                 })
                 // SAFETY: the tree holds a reference, under its lock.
                 .map(|page| unsafe { Frame::share(page) });
