@@ -44,3 +44,30 @@ fn random_memory_calls_answer_as_on_the_host() {
         panic!("seed {seed} differs only after those before it");
     }
 }
+
+/// What the C program `cow` prints for one of its parts, as on the host.
+fn cow(part: &str) {
+    oracle::assert_same(&Compiled::fixed("cow").path(), &[part], b"");
+}
+
+/// Row 8 of the known bugs (CVE-2016-5195).
+#[test]
+fn a_forced_write_against_madv_dontneed_leaves_the_file_unchanged() {
+    cow("forced");
+}
+
+/// Row 12 of the known bugs: vmsplice and fork, reuse of shared pages.
+#[test]
+fn three_processes_stay_isolated_in_every_order_of_writes() {
+    cow("matrix");
+}
+
+#[test]
+fn memory_of_other_processes_is_reached_as_on_the_host() {
+    cow("remote");
+}
+
+#[test]
+fn proc_tells_the_same_figures_as_on_the_host() {
+    oracle::assert_same(&Compiled::fixed("figures").path(), &[], b"");
+}

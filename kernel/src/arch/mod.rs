@@ -70,12 +70,15 @@ pub use imp::{current, enter_user, set_current, switch};
 /// · `fn unmap_range(&mut self, start, end, &mut impl FnMut(VirtAddr, Pte, Option<Frame>))`, flushes what it removed before the
 /// frames are handed to the closure; cost proportional to what is mapped and to the tables
 /// · `fn unmap_range_if(&mut self, start, end, &mut impl FnMut(Pte) -> bool, &mut impl FnMut(..))`: the same for entries that a closure wants
+/// · `fn visit_some(&self, start, end, &mut impl FnMut(VirtAddr, Pte)) -> Option<VirtAddr>`: shows the present entries of a bounded
+/// part of the range, and where to go on; `None` when there are no more
 /// · `fn protect_range(&mut self, start, end, impl FnMut(VirtAddr, Pte) -> PteFlags)`, visits present entries, flushes
 /// · `fn move_range(&mut self, start, end, to) -> Result<(), OutOfMemory>`: moves the entries of a range to one where there are none
 /// and that does not overlap it; flushes; nothing is changed on failure
-/// · `fn copy_range(&mut self, child: &mut PageTable, start, end, share_writable: bool) -> (u64, Result<(), OutOfMemory>)`: fork: gives
-/// the child a reference of each present page; unless `share_writable`, both sides lose WRITE. Flushes the parent. The number is
-/// that of the frames now owned by the child (special entries are copied too, and not counted).
+/// · `fn copy_range(&mut self, child: &mut PageTable, start, end, share_writable: bool, impl FnMut(FrameNumber)) ->
+/// Result<(), OutOfMemory>`: fork: gives the child a reference of each present page; unless `share_writable`, both sides lose WRITE.
+/// Flushes the parent. The closure sees each frame now owned by the child, also on failure (special entries are copied, too, and not
+/// shown).
 /// · `fn table_frames(&self) -> u64`: frames that the tables take · `fn activate(&self)`: this CPU uses the space from now on
 /// · `fn deactivate()`: the kernel's own tables
 /// · Drop frees the tables; the owner has unmapped everything before.

@@ -30,11 +30,22 @@ pub enum Opened {
     /// Contents in the page cache, and the node to write them through if that is possible.
     Regular(Arc<Mapping>, Option<Arc<tmpfs::Node>>),
     Directory,
-    /// Contents made at the time of opening.
-    Text(Vec<u8>),
+    /// Bytes that are made as they are asked for, found by their position.
+    Positioned(Box<dyn Positioned>),
     Stream(Box<dyn Stream>),
     /// O_PATH: only a place in the tree.
     Path,
+}
+
+/// What is read and written by position, without a page cache.
+pub trait Positioned: Send + Sync {
+    /// Copies bytes from `offset` on; how many, 0 at the end. May sleep.
+    fn read_at(&self, offset: u64, dst: &mut Dst<'_>) -> Result<usize>;
+
+    /// Takes bytes to `offset`; how many. `EINVAL` where nothing can be written.
+    fn write_at(&self, _offset: u64, _src: &mut Src<'_>) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
 }
 
 /// Status flags that fcntl(F_SETFL) can change.
@@ -180,8 +191,8 @@ impl File {
                 self.accessed(dst);
                 self.advancing(dst, pages.size(), |at, dst| regular::read(pages, at, dst))
             }
-            Opened::Text(text) => {
-                self.advancing(dst, text.len() as u64, |at, dst| read_text(text, at, dst))
+            Opened::Positioned(bytes) => {
+                self.advancing(dst, u64::MAX, |at, dst| bytes.read_at(at, dst))
             }
             Opened::Directory => Err(Errno::EISDIR),
             Opened::Path => Err(Errno::EBADF),
@@ -199,7 +210,7 @@ impl File {
                 dst.limit(pages.size().saturating_sub(offset).min(usize::MAX as u64) as usize);
                 regular::read(pages, offset, dst)
             }
-            Opened::Text(text) => read_text(text, offset, dst),
+            Opened::Positioned(bytes) => bytes.read_at(offset, dst),
             Opened::Directory => Err(Errno::EISDIR),
             Opened::Path => Err(Errno::EBADF),
         }
@@ -276,7 +287,13 @@ impl File {
                 self.correct(start, len, *outcome.as_ref().unwrap_or(&0) as u64);
                 outcome
             }
-            Opened::Regular(_, None) | Opened::Text(_) => Err(Errno::EINVAL),
+            Opened::Positioned(bytes) => {
+                let start = *self.position.lock();
+                let done = bytes.write_at(start, src)?;
+                *self.position.lock() = start + done as u64;
+                Ok(done)
+            }
+            Opened::Regular(_, None) => Err(Errno::EINVAL),
             Opened::Directory => Err(Errno::EISDIR),
             Opened::Path => Err(Errno::EBADF),
         }
@@ -292,7 +309,8 @@ impl File {
                 Ok(node.append(src)?.1)
             }
             Opened::Regular(_, Some(node)) => node.write_at(offset, src),
-            Opened::Regular(_, None) | Opened::Text(_) => Err(Errno::EINVAL),
+            Opened::Positioned(bytes) => bytes.write_at(offset, src),
+            Opened::Regular(_, None) => Err(Errno::EINVAL),
             Opened::Directory => Err(Errno::EISDIR),
             Opened::Path => Err(Errno::EBADF),
         }
@@ -310,7 +328,8 @@ impl File {
     pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
         let size = match &self.opened {
             Opened::Regular(pages, _) => pages.size(),
-            Opened::Text(text) => text.len() as u64,
+            Opened::Positioned(_) if whence > abi::SEEK_CUR => return Err(Errno::EINVAL),
+            Opened::Positioned(_) => 0,
             Opened::Directory => i64::MAX as u64,
             Opened::Stream(stream) if stream.seekable() => return Ok(0),
             Opened::Stream(_) => return Err(Errno::ESPIPE),
@@ -386,7 +405,7 @@ impl File {
         match &self.opened {
             Opened::Stream(stream) => stream.poll_queue(),
             // As on Linux for the files of /proc, although nothing ever happens.
-            Opened::Text(_) => Some(&poll::SHARED),
+            Opened::Positioned(_) => Some(&poll::SHARED),
             Opened::Regular(..) | Opened::Directory | Opened::Path => None,
         }
     }
@@ -417,7 +436,7 @@ impl Drop for File {
     fn drop(&mut self) {
         let (queue, nested) = match &self.opened {
             Opened::Stream(stream) => (stream.poll_queue(), stream.epoll().is_some()),
-            Opened::Text(_) => (Some(&poll::SHARED), false),
+            Opened::Positioned(_) => (Some(&poll::SHARED), false),
             _ => (None, false),
         };
         self.epoll_items.close(queue, nested);
@@ -430,19 +449,6 @@ fn access_of(flags: u32) -> Access {
     Access {
         read: !path_only && (mode == abi::O_RDONLY || mode == abi::O_RDWR),
         write: !path_only && (mode == abi::O_WRONLY || mode == abi::O_RDWR),
-    }
-}
-
-fn read_text(text: &[u8], offset: u64, dst: &mut Dst<'_>) -> Result<usize> {
-    let rest = text
-        .get(offset.min(text.len() as u64) as usize..)
-        .unwrap_or_default();
-    let rest = &rest[..rest.len().min(dst.left())];
-    let done = dst.put(rest);
-    if done == 0 && !rest.is_empty() {
-        Err(Errno::EFAULT)
-    } else {
-        Ok(done)
     }
 }
 

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::file::Opened;
+use super::generated::{self, Generator};
 use super::inode::{
     Access, DirEntry, EntrySink, FileSystem, FileType, Inode, InodeRef, Place, Stat,
 };
@@ -181,7 +182,7 @@ impl Inode for Link {
     }
 }
 
-/// A file whose text is made when it is opened.
+/// A file whose text is made when it is read.
 pub struct TextFile {
     node: Node,
     text: Maker,
@@ -213,8 +214,13 @@ impl Inode for TextFile {
         if access.write {
             return Err(Errno::EACCES);
         }
-        let mut text = Text::new();
-        (self.text)(&mut text).map_err(|_| Errno::ENOMEM)?;
-        Ok(Opened::Text(text.finish()?))
+        generated::open(self.text)
+    }
+}
+
+impl Generator for Maker {
+    fn generate(&self, _cursor: u64, text: &mut Text) -> Result<Option<u64>> {
+        self(text).map_err(|_| Errno::ENOMEM)?;
+        Ok(None)
     }
 }

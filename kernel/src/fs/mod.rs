@@ -15,6 +15,7 @@ pub mod eventfd;
 pub mod ext4;
 pub mod file;
 pub mod fixed;
+pub mod generated;
 pub mod inode;
 pub mod io;
 mod listing;

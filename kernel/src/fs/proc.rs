@@ -1,9 +1,11 @@
 //! /proc: what programs ask the kernel about itself and about processes (`proc(5)`), as far as there are real figures.
 //!
-//! Texts are made when a file is opened. `/proc/PID` exists for every process in the table; what needs the process's own memory
+//! Texts are made when a file is read. `/proc/PID` exists for every process in the table; what needs the process's own memory
 //! (cmdline, environ, auxv) is empty for others than the reader.
 
+mod memory;
 mod process;
+mod status;
 mod system;
 
 use alloc::sync::Arc;
@@ -21,6 +23,7 @@ use crate::sched::current;
 use crate::task::table;
 use process::ProcessDir;
 
+pub use memory::open_space;
 pub use system::{HOSTNAME, OSTYPE, RELEASE, VERSION};
 
 const ROOT: u64 = 1;

@@ -87,6 +87,11 @@ impl FileTable {
         ))
     }
 
+    /// Descriptors that there is room for, in steps of 64 as on Linux.
+    pub fn size(&self) -> usize {
+        self.0.lock().slots.len().next_multiple_of(64).max(64)
+    }
+
     /// The file of a descriptor. `EBADF`.
     pub fn get(&self, fd: i32) -> Result<Arc<File>> {
         let table = self.0.lock();

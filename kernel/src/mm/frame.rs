@@ -9,7 +9,7 @@
 //! Lock rank: FRAMES. Not from interrupt handlers.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
 
 use crate::arch;
 use crate::errno::OutOfMemory;
@@ -42,6 +42,38 @@ pub struct FrameMeta {
     pub(super) state: AtomicU32,
     /// The next free frame while this one is free.
     next_free: AtomicU32,
+    /// A [`FrameKind`], fixed from allocation to freeing.
+    kind: AtomicU8,
+}
+
+/// What a frame holds, for the figures in /proc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// The kernel's own: heap, pipes, indexes of files.
+    Kernel = 0,
+    /// Private memory of processes.
+    Anonymous = 1,
+    /// A page of a file on a disk.
+    File = 2,
+    /// A page of shared memory or of a file in memory.
+    SharedMemory = 3,
+    PageTable = 4,
+    KernelStack = 5,
+}
+
+/// How many kinds there are.
+const KINDS: usize = 6;
+
+impl FrameKind {
+    const ALL: [FrameKind; KINDS] = [
+        FrameKind::Kernel,
+        FrameKind::Anonymous,
+        FrameKind::File,
+        FrameKind::SharedMemory,
+        FrameKind::PageTable,
+        FrameKind::KernelStack,
+    ];
 }
 
 impl FrameMeta {
@@ -51,6 +83,7 @@ impl FrameMeta {
             refcount: AtomicU32::new(0),
             state: AtomicU32::new(0),
             next_free: AtomicU32::new(0),
+            kind: AtomicU8::new(0),
         }
     }
 }
@@ -64,6 +97,11 @@ impl Default for FrameMeta {
 struct Allocator {
     free_head: u32,
     free: usize,
+    /// Frames in use, by kind.
+    used: [usize; KINDS],
+    /// Frames ever taken, and ever given back.
+    taken: u64,
+    given_back: u64,
     /// Never-used memory, taken from the front; `regions[current..]` still have some.
     regions: [Range<u32>; MAX_REGIONS],
     current: usize,
@@ -78,6 +116,9 @@ static ALLOCATOR: SpinLock<Allocator> = SpinLock::new(
     Allocator {
         free_head: NONE,
         free: 0,
+        used: [0; KINDS],
+        taken: 0,
+        given_back: 0,
         regions: [const { 0..0 }; MAX_REGIONS],
         current: 0,
     },
@@ -94,6 +135,9 @@ pub unsafe fn init(regions: impl Iterator<Item = Range<u32>>, meta: &'static mut
     *allocator = Allocator {
         free_head: NONE,
         free: 0,
+        used: [0; KINDS],
+        taken: 0,
+        given_back: 0,
         regions: [const { 0..0 }; MAX_REGIONS],
         current: 0,
     };
@@ -181,9 +225,15 @@ impl Drop for NoFail {
 pub struct Frame(FrameNumber);
 
 impl Frame {
-    /// A frame with undefined contents.
+    /// A frame of the kernel's own with undefined contents.
     pub fn alloc(purpose: Purpose) -> Result<Frame, OutOfMemory> {
-        let number = ALLOCATOR.lock().take(purpose.leaves())?;
+        Frame::alloc_as(FrameKind::Kernel, purpose)
+    }
+
+    /// A frame with undefined contents.
+    #[inline]
+    pub fn alloc_as(kind: FrameKind, purpose: Purpose) -> Result<Frame, OutOfMemory> {
+        let number = ALLOCATOR.lock().take(purpose.leaves(), kind)?;
         let meta = meta(number);
         debug_assert_eq!(
             meta.refcount.load(Ordering::Relaxed),
@@ -192,12 +242,18 @@ impl Frame {
         );
         meta.refcount.store(1, Ordering::Relaxed);
         meta.state.store(0, Ordering::Relaxed);
+        meta.kind.store(kind as u8, Ordering::Relaxed);
         Ok(Frame(number))
     }
 
-    /// A frame filled with zeros.
+    /// A frame of the kernel's own filled with zeros.
     pub fn alloc_zeroed(purpose: Purpose) -> Result<Frame, OutOfMemory> {
-        let frame = Frame::alloc(purpose)?;
+        Frame::alloc_zeroed_as(FrameKind::Kernel, purpose)
+    }
+
+    /// A frame filled with zeros.
+    pub fn alloc_zeroed_as(kind: FrameKind, purpose: Purpose) -> Result<Frame, OutOfMemory> {
+        let frame = Frame::alloc_as(kind, purpose)?;
         arch::zero_frame(frame.0);
         Ok(frame)
     }
@@ -216,6 +272,17 @@ impl Frame {
     /// Whether there are exactly `count` references.
     pub fn has_references(frame: FrameNumber, count: u32) -> bool {
         meta(frame).refcount.load(Ordering::Acquire) == count
+    }
+
+    /// What a frame in use holds.
+    #[inline]
+    pub fn kind(frame: FrameNumber) -> FrameKind {
+        FrameKind::ALL[meta(frame).kind.load(Ordering::Relaxed) as usize]
+    }
+
+    /// References of a frame in use.
+    pub fn references(frame: FrameNumber) -> u32 {
+        meta(frame).refcount.load(Ordering::Relaxed)
     }
 
     /// Gives the reference up to be kept as a bare number, in a page-table entry for example.
@@ -267,7 +334,7 @@ impl Drop for Frame {
 }
 
 impl Allocator {
-    fn take(&mut self, reserve: usize) -> Result<FrameNumber, OutOfMemory> {
+    fn take(&mut self, reserve: usize, kind: FrameKind) -> Result<FrameNumber, OutOfMemory> {
         if self.free <= reserve {
             return Err(OutOfMemory);
         }
@@ -279,6 +346,8 @@ impl Allocator {
             self.take_fresh(1)?
         };
         self.free -= 1;
+        self.taken += 1;
+        self.used[kind as usize] += 1;
         Ok(number)
     }
 
@@ -301,6 +370,8 @@ impl Allocator {
         meta.next_free.store(self.free_head, Ordering::Relaxed);
         self.free_head = number.0;
         self.free += 1;
+        self.given_back += 1;
+        self.used[meta.kind.load(Ordering::Relaxed) as usize] -= 1;
     }
 }
 
@@ -316,6 +387,7 @@ pub fn alloc_contiguous(count: u32) -> Result<FrameNumber, OutOfMemory> {
     let mut allocator = ALLOCATOR.lock();
     let first = allocator.take_fresh(count)?;
     allocator.free -= count as usize;
+    allocator.used[FrameKind::Kernel as usize] += count as usize;
     for number in first.0..first.0 + count {
         meta(FrameNumber(number))
             .refcount
@@ -327,6 +399,17 @@ pub fn alloc_contiguous(count: u32) -> Result<FrameNumber, OutOfMemory> {
 /// Frames that are free now, the reserve included.
 pub fn free_frames() -> usize {
     ALLOCATOR.lock().free
+}
+
+/// Frames in use of one kind.
+pub fn used_frames(kind: FrameKind) -> usize {
+    ALLOCATOR.lock().used[kind as usize]
+}
+
+/// How many frames were ever taken, and how many given back.
+pub fn turnover() -> (u64, u64) {
+    let allocator = ALLOCATOR.lock();
+    (allocator.taken, allocator.given_back)
 }
 
 /// Whether user memory can be had just now.

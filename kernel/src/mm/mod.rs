@@ -21,7 +21,9 @@ pub mod pte;
 mod query;
 pub mod reclaim;
 pub mod remap;
+pub mod remote;
 pub mod reverse_map;
+pub mod rss;
 pub mod space;
 pub mod stack;
 #[cfg(all(test, not(target_os = "none")))]
@@ -30,6 +32,6 @@ mod translations;
 pub mod uaccess;
 pub mod vma;
 
-pub use addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
+pub use addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, page_align_down, page_align_up};
 pub use space::Mm;
 pub use vma::{VmFlags, Vma};

@@ -1,13 +1,33 @@
-//! Asking about memory without changing it: mincore(2), msync(2).
+//! Asking about memory without changing it: mincore(2), msync(2), and what /proc shows of pages.
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, page_align_down};
 use super::map::Range;
+use super::pte::Pte;
 use super::space::Mm;
 use super::vma::{VmFlags, Vma};
 use crate::errno::{Errno, Result};
 use crate::sched::Sleep;
 
 impl Mm {
+    /// Calls `f` for each page in `start..end` that has an entry, by rising address, with the page table's lock held. Costs what is
+    /// there, not what could be.
+    pub fn for_each_page(&self, start: VirtAddr, end: VirtAddr, f: &mut impl FnMut(VirtAddr, Pte)) {
+        let mut at = start;
+        while let Some(next) = self.page_table.lock().visit_some(at, end, f) {
+            at = next;
+        }
+    }
+
+    /// The same for `count` pages from the address `start` on; `f` gets the number of the page in the address space.
+    pub fn for_each_page_in(&self, start: usize, count: usize, f: &mut impl FnMut(usize, Pte)) {
+        let end = (start + count * PAGE_SIZE).min(crate::arch::USER_END);
+        if let (Some(start), Some(end)) = (VirtAddr::new(start), VirtAddr::new(end)) {
+            self.for_each_page(start, end, &mut |page, pte| {
+                f(page.get() >> PAGE_SHIFT, pte)
+            });
+        }
+    }
+
     /// mincore(2) for as many pages as `out` has bytes, from `start` on: 1 for a page that can be had without waiting for a device.
     /// `ENOMEM` if a part is not mapped.
     pub fn residency(&self, start: VirtAddr, out: &mut [u8]) -> Result {

@@ -8,6 +8,7 @@
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::frame;
 use super::page_cache::Mapping;
@@ -61,6 +62,9 @@ pub(super) fn register(mapping: &Arc<Mapping>) -> Result<(), OutOfMemory> {
     Ok(())
 }
 
+/// Pages of the page cache that were ever freed.
+pub static RECLAIMED: AtomicU64 = AtomicU64::new(0);
+
 /// Frees some pages of the page cache; how many. 0 only after every page was looked at twice.
 pub fn reclaim() -> usize {
     // Each mapping is passed three times: the rest from the hand on, and then two whole rounds.
@@ -79,6 +83,7 @@ pub fn reclaim() -> usize {
         }
         passes -= 1;
     }
+    RECLAIMED.fetch_add(freed as u64, Ordering::Relaxed);
     freed
 }
 

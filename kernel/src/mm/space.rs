@@ -13,9 +13,11 @@ use intrusive_collections::{RBTree, SinglyLinkedList};
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use super::anon::AnonId;
+use super::frame::Frame;
 use super::gaps::Gaps;
 use super::limits;
 use super::reclaim;
+use super::rss::PageCounts;
 use super::translations::Translations;
 use super::vma::{RemovedAdapter, VmFlags, Vma, VmaAdapter};
 use crate::arch::{PageTable, USER_END};
@@ -85,8 +87,9 @@ pub struct Areas {
     /// Where there is room between them.
     gaps: Gaps,
     count: usize,
-    /// Pages in all areas.
+    /// Pages in all areas, and most there ever were.
     pages: u64,
+    peak: u64,
     /// Pages in locked areas.
     locked: u64,
     /// Pages that count against RLIMIT_DATA.
@@ -96,6 +99,22 @@ pub struct Areas {
     /// The heap of brk(2): `brk_start..brk`, bytes.
     pub brk_start: usize,
     pub brk: usize,
+}
+
+/// Sizes of an address space, in pages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub pages: u64,
+    /// Most there ever were.
+    pub peak: u64,
+    pub locked: u64,
+    /// What counts against RLIMIT_DATA.
+    pub data: u64,
+    pub stack: u64,
+    /// Executable and not writable.
+    pub code: u64,
+    /// Where the heap begins, an address.
+    pub brk_start: usize,
 }
 
 /// An address space.
@@ -152,6 +171,12 @@ impl Mm {
         self.page_table.lock().activate();
     }
 
+    /// Sizes of the address space. Costs the areas.
+    pub fn totals(&self) -> Totals {
+        self.read(Sleep::Uninterruptible)
+            .map_or(Totals::default(), |areas| areas.totals())
+    }
+
     /// Frames that hold the page tables.
     pub fn table_pages(&self) -> u64 {
         self.page_table.lock().table_frames()
@@ -163,10 +188,13 @@ impl Mm {
             .map_or(0, |areas| areas.pages)
     }
 
-    /// Calls `f` for each area by rising address. `f` must not touch user memory.
-    pub fn for_each_vma(&self, f: &mut dyn FnMut(&Vma)) {
+    /// Calls `f` for each area that ends above `address`, by rising address, until it says false. `f` must not touch user memory.
+    pub fn for_each_vma_from(&self, address: usize, f: &mut dyn FnMut(&Vma) -> bool) {
+        let (Some(start), Some(end)) = (VirtAddr::new(address), VirtAddr::new(USER_END)) else {
+            return;
+        };
         if let Ok(areas) = self.read(Sleep::Uninterruptible) {
-            areas.vmas.iter().for_each(f);
+            let _ = areas.overlapping(start, end).all(f);
         }
     }
 
@@ -210,18 +238,22 @@ impl Mm {
             // What is not the area's own is found again by faults (`vma_needs_copy`).
             if has_pages {
                 // The child's area is in the reverse map already: see there.
+                let mut copied = PageCounts::default();
                 let mut table = self.page_table.lock();
                 let mut child_table = child.page_table.lock_nested(rank::PAGE_TABLE_SECOND);
-                let (copied, outcome) =
-                    table.copy_range(&mut child_table, vma.start, vma.end, false);
+                let outcome =
+                    table.copy_range(&mut child_table, vma.start, vma.end, false, |frame| {
+                        copied.add(Frame::kind(frame));
+                    });
+                child.resident.add_all(copied);
                 drop((child_table, table));
-                child.add_resident(copied);
                 outcome?;
             }
         }
         let child_areas = child.mmap_lock.get_mut();
         child_areas.brk_start = areas.brk_start;
         child_areas.brk = areas.brk;
+        child.resident.note_peak();
         Ok(Arc::try_new(child)?)
     }
 }
@@ -259,6 +291,7 @@ impl Areas {
             gaps: Gaps::new(crate::arch::machine::random_u64()),
             count: 0,
             pages: 0,
+            peak: 0,
             locked: 0,
             data: 0,
             default_flags: VmFlags::empty(),
@@ -353,12 +386,33 @@ impl Areas {
         Ok(self.gaps.reserve(NEW_AREAS)?)
     }
 
+    fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            pages: self.pages,
+            peak: self.peak,
+            locked: self.locked,
+            data: self.data,
+            brk_start: self.brk_start,
+            ..Totals::default()
+        };
+        for vma in self.vmas.iter() {
+            let pages = (vma.len() >> PAGE_SHIFT) as u64;
+            if vma.flags.contains(VmFlags::GROWSDOWN) {
+                totals.stack += pages;
+            } else if vma.flags & (VmFlags::EXEC | VmFlags::WRITE) == VmFlags::EXEC {
+                totals.code += pages;
+            }
+        }
+        totals
+    }
+
     /// Puts an area where nothing is. Cannot fail: every holder of the write side has room for [`NEW_AREAS`] more.
     pub fn insert(&mut self, vma: Arc<Vma>) {
         debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
         let pages = (vma.len() >> PAGE_SHIFT) as u64;
         self.count += 1;
         self.pages += pages;
+        self.peak = self.peak.max(self.pages);
         self.locked += if vma.flags.contains(VmFlags::LOCKED) {
             pages
         } else {

@@ -5,36 +5,41 @@
 //!
 //! Lock rank: PAGE_TABLE.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use super::addr::VirtAddr;
 use super::frame::{Frame, FrameNumber};
 use super::page_cache;
 use super::pte::{Pte, PteFlags};
+use super::rss::{PageCounts, Resident};
 use crate::arch::PageTable;
 use crate::sync::{SpinLock, rank};
 
 pub struct Translations {
     pub(super) page_table: SpinLock<PageTable>,
     /// Pages that are mapped, without the shared zero page.
-    resident: AtomicU64,
+    pub(super) resident: Resident,
 }
 
 impl Translations {
     pub(super) fn new(page_table: PageTable) -> Translations {
         Translations {
             page_table: SpinLock::new(rank::PAGE_TABLE, page_table),
-            resident: AtomicU64::new(0),
+            resident: Resident::default(),
         }
     }
 
     /// Resident pages, as in /proc/self/statm.
     pub fn resident_pages(&self) -> u64 {
-        self.resident.load(Ordering::Relaxed)
+        self.resident.get().total()
     }
 
-    pub(super) fn add_resident(&self, pages: u64) {
-        self.resident.fetch_add(pages, Ordering::Relaxed);
+    /// The same by kind.
+    pub fn resident(&self) -> PageCounts {
+        self.resident.get()
+    }
+
+    /// Most pages that were ever resident, as VmHWM.
+    pub fn peak_resident_pages(&self) -> u64 {
+        self.resident.peak()
     }
 
     /// Removes every translation in `start..end`; the frames lose a reference each.
@@ -48,13 +53,17 @@ impl Translations {
     }
 
     fn zap_if(&self, start: VirtAddr, end: VirtAddr, wanted: &mut impl FnMut(Pte) -> bool) {
-        let mut resident = 0;
-        let mut drop_page =
-            |_: VirtAddr, _: Pte, frame: Option<Frame>| resident += u64::from(frame.is_some());
+        self.resident.note_peak();
+        let mut gone = PageCounts::default();
+        let mut drop_page = |_: VirtAddr, _: Pte, frame: Option<Frame>| {
+            if let Some(frame) = frame {
+                gone.add(Frame::kind(frame.number()));
+            }
+        };
         self.page_table
             .lock()
             .unmap_range_if(start, end, wanted, &mut drop_page);
-        self.resident.fetch_sub(resident, Ordering::Relaxed);
+        self.resident.remove_all(gone);
     }
 
     /// The next write to each page in `start..end` is a fault.

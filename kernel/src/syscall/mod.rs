@@ -18,6 +18,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod prctl;
 pub mod process;
+pub mod remote;
 pub mod sched;
 pub mod signal;
 pub mod stat;
@@ -81,6 +82,8 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_munlock Plain memory::sys_munlock;
     __NR_mlockall Plain memory::sys_mlockall;
     __NR_munlockall Plain memory::sys_munlockall;
+    __NR_process_vm_readv Plain remote::sys_process_vm_readv;
+    __NR_process_vm_writev Plain remote::sys_process_vm_writev;
     // Signals.
     __NR_rt_sigaction Plain signal::sys_rt_sigaction;
     __NR_rt_sigprocmask Plain signal::sys_rt_sigprocmask;

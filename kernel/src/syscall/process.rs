@@ -11,12 +11,13 @@ use crate::arch::{PtRegs, USER_END};
 use crate::errno::{Errno, Result};
 use crate::fs;
 use crate::fs::text::Text;
+use crate::mm::PAGE_SIZE;
 use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::current;
 use crate::signal::info::SigInfo;
 use crate::signal::{Detail, Signal, code};
 use crate::task::exec::strings::Strings;
-use crate::task::process::Counts;
+use crate::task::process::{Counts, Usage};
 use crate::task::rlimit::Limit;
 use crate::task::wait::{Event, Options, Waited, Which, wait};
 use crate::task::{ExitStatus, Process, exec, exit, table};
@@ -125,7 +126,10 @@ pub fn sys_wait4(&[pid, status, options, usage, ..]: &Args) -> Result<usize> {
         status.write(event.to_wait_status())?;
     }
     if let Some(usage) = UserPtr::optional(usage) {
-        usage.write(rusage(child.usage.get() + child.child_usage.get()))?;
+        usage.write(rusage(
+            child.usage.get() + child.child_usage.get(),
+            peak_of(&child),
+        ))?;
     }
     Ok(child.pid as usize)
 }
@@ -176,6 +180,7 @@ pub fn sys_waitid(&[id_type, id, info, options, usage, _]: &Args) -> Result<usiz
     if let Some((usage, waited)) = UserPtr::optional(usage).zip(waited.as_ref()) {
         usage.write(rusage(
             waited.child.usage.get() + waited.child.child_usage.get(),
+            peak_of(&waited.child),
         ))?;
     }
     if info != 0 {
@@ -210,13 +215,14 @@ fn child_info(waited: &Waited) -> SigInfo {
 }
 
 /// struct rusage: two times of seconds and microseconds, and fourteen numbers.
-fn rusage(counts: Counts) -> [i64; 18] {
+fn rusage(counts: Counts, max_resident: u64) -> [i64; 18] {
     let mut words = [0; 18];
     let user_ns = counts.cpu_ns.saturating_sub(counts.system_ns);
     for (at, ns) in [(0, user_ns), (2, counts.system_ns)] {
         words[at] = (ns / 1_000_000_000) as i64;
         words[at + 1] = (ns % 1_000_000_000 / 1000) as i64;
     }
+    words[4] = max_resident as i64 * (PAGE_SIZE / 1024) as i64;
     words[8] = counts.minor as i64;
     words[9] = counts.major as i64;
     words[16] = counts.voluntary as i64;
@@ -224,16 +230,27 @@ fn rusage(counts: Counts) -> [i64; 18] {
     words
 }
 
+/// Most pages that a child which has ended, or one of its children, had.
+fn peak_of(child: &Process) -> u64 {
+    let of = |usage: &Usage| usage.max_resident.load(Ordering::Relaxed);
+    of(&child.usage).max(of(&child.child_usage))
+}
+
 /// getrusage(2).
 pub fn sys_getrusage(&[who, to, ..]: &Args) -> Result<usize> {
     let thread = current();
-    let counts = match who as i32 {
-        0 => thread.process.counts(),
-        1 => thread.counts(),
-        -1 => thread.process.child_usage.get(),
+    let (counts, max_resident) = match who as i32 {
+        0 => (thread.process.counts(), thread.process.max_resident()),
+        1 => (thread.counts(), thread.process.max_resident()),
+        -1 => {
+            let usage = &thread.process.child_usage;
+            (usage.get(), usage.max_resident.load(Ordering::Relaxed))
+        }
         _ => return Err(Errno::EINVAL),
     };
-    UserPtr::new(to).write(rusage(counts)).map(|()| 0)
+    UserPtr::new(to)
+        .write(rusage(counts, max_resident))
+        .map(|()| 0)
 }
 
 /// getpid(2).

@@ -29,6 +29,11 @@ impl Ids {
         }
     }
 
+    /// Whether all three numbers are `id`.
+    pub fn is_all(&self, id: u32) -> bool {
+        [self.real, self.effective, self.saved] == [id; 3]
+    }
+
     fn has(&self, id: u32) -> bool {
         [self.real, self.effective, self.saved].contains(&id)
     }

@@ -1,7 +1,7 @@
 //! A process: what its threads share.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{
     LinkedList, LinkedListAtomicLink, RBTreeAtomicLink, intrusive_adapter,
@@ -82,6 +82,8 @@ pub struct Usage {
     pub major: AtomicU64,
     pub voluntary: AtomicU64,
     pub involuntary: AtomicU64,
+    /// Most resident pages, of an address space that is gone or of a child.
+    pub max_resident: AtomicU64,
 }
 
 impl Usage {
@@ -108,6 +110,11 @@ impl Usage {
             voluntary: get(&self.voluntary),
             involuntary: get(&self.involuntary),
         }
+    }
+
+    /// Notes how many pages were resident at most.
+    pub fn note_resident(&self, pages: u64) {
+        self.max_resident.fetch_max(pages, Ordering::Relaxed);
     }
 }
 
@@ -166,6 +173,12 @@ pub struct Process {
     pub barriers: AtomicU32,
     /// ITIMER_REAL.
     pub real_timer: RealTimer,
+    /// How much sooner the process is chosen when memory runs out, -1000..=1000 thousandths of all memory, and the lowest that it has
+    /// been given by root (`oom_score_adj`).
+    pub oom_adjustment: AtomicI32,
+    pub oom_adjustment_min: AtomicI32,
+    /// When the process began, ns since boot.
+    pub start_ns: u64,
     /// Of ended threads.
     pub usage: Usage,
     /// Of children that were waited for.
@@ -186,6 +199,10 @@ pub struct Layout {
     pub env_start: usize,
     pub env_end: usize,
     pub stack_start: usize,
+    /// From where to where the program's executable segments and all its segments with contents reach (`start_code`, `end_code`,
+    /// `start_data`, `end_data`).
+    pub code: (usize, usize),
+    pub data: (usize, usize),
 }
 
 impl Process {
@@ -257,6 +274,12 @@ impl Process {
         ] {
             to.store(value, Ordering::Relaxed);
         }
+        for (to, from) in [
+            (&child.oom_adjustment, &self.oom_adjustment),
+            (&child.oom_adjustment_min, &self.oom_adjustment_min),
+        ] {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
         child.credentials.inherit(&self.credentials);
         let layout = *self.layout.lock();
         *child.layout.lock() = layout;
@@ -299,6 +322,9 @@ impl Process {
             keep_caps: AtomicBool::new(false),
             barriers: AtomicU32::new(0),
             real_timer: RealTimer::new(),
+            oom_adjustment: AtomicI32::new(0),
+            oom_adjustment_min: AtomicI32::new(0),
+            start_ns: crate::arch::time::now_ns(),
             usage: Usage::default(),
             child_usage: Usage::default(),
             name: SpinLock::new(rank::LEAF, [0; 16]),
@@ -361,7 +387,10 @@ impl Process {
             None => PageTable::deactivate(),
         }
         // SAFETY: exec and exit call this as the last live thread of the process, and hold no borrow of the old space.
-        drop(unsafe { self.mm.replace(mm) });
+        let old = unsafe { self.mm.replace(mm) };
+        if let Some(old) = old {
+            self.usage.note_resident(old.peak_resident_pages());
+        }
     }
 
     pub fn life(&self) -> Life {
@@ -492,6 +521,18 @@ impl Process {
             .threads
             .iter()
             .fold(ended, |sum, thread| sum + thread.counts())
+    }
+
+    /// Most pages that were ever resident, over all programs of the process.
+    pub fn max_resident(&self) -> u64 {
+        let before = self.usage.max_resident.load(Ordering::Relaxed);
+        self.mm()
+            .map_or(before, |mm| before.max(mm.peak_resident_pages()))
+    }
+
+    /// `oom_score_adj`.
+    pub fn oom_adjustment(&self) -> i32 {
+        self.oom_adjustment.load(Ordering::Relaxed)
     }
 
     /// User and system time in clock ticks of 1/100 s, without children.

@@ -1,6 +1,7 @@
 //! wait4(2): what became of children.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use super::process::Life;
 use super::{Process, table};
@@ -160,6 +161,9 @@ fn take_event(child: &Process, options: Options) -> Option<Event> {
 fn reap(parent: &Process, child: &Arc<Process>) {
     for usage in [&child.usage, &child.child_usage] {
         parent.child_usage.add(usage.get());
+        parent
+            .child_usage
+            .note_resident(usage.max_resident.load(Ordering::Relaxed));
     }
     remove_child(parent, child);
 }

@@ -162,6 +162,23 @@ impl PageTable {
         }
     }
 
+    pub fn visit_some(
+        &self,
+        start: VirtAddr,
+        end: VirtAddr,
+        f: &mut impl FnMut(VirtAddr, Pte),
+    ) -> Option<VirtAddr> {
+        if start >= end {
+            return None;
+        }
+        for (&page, pte) in lock(&self.entries).range(start.get()..end.get()) {
+            if let Some(address) = VirtAddr::new(page) {
+                f(address, *pte);
+            }
+        }
+        Some(end)
+    }
+
     pub fn protect_range(
         &mut self,
         start: VirtAddr,
@@ -204,8 +221,8 @@ impl PageTable {
         start: VirtAddr,
         end: VirtAddr,
         share_writable: bool,
-    ) -> (u64, Result<(), OutOfMemory>) {
-        let mut copied = 0;
+        mut copied: impl FnMut(FrameNumber),
+    ) -> Result<(), OutOfMemory> {
         for (&page, pte) in lock(&self.entries).range_mut(start.get()..end.get()) {
             if !share_writable {
                 pte.flags.remove(PteFlags::WRITE);
@@ -214,11 +231,11 @@ impl PageTable {
             if !pte.flags.contains(PteFlags::SPECIAL) {
                 // SAFETY: the parent's entry holds a reference.
                 let _ = unsafe { Frame::share(pte.frame) }.into_raw();
-                copied += 1;
+                copied(pte.frame);
             }
             lock(&child.entries).insert(page, *pte);
         }
-        (copied, Ok(()))
+        Ok(())
     }
 
     pub fn activate(&self) {

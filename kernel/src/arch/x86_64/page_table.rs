@@ -18,7 +18,7 @@ use x86_64::structures::paging::PhysFrame;
 use super::kernel_pages::{self, ENTRIES, KERNEL_HALF, entry, frame_in, index};
 use super::percpu;
 use crate::errno::OutOfMemory;
-use crate::mm::frame::{Frame, FrameNumber, Purpose};
+use crate::mm::frame::{Frame, FrameKind, FrameNumber, Purpose};
 use crate::mm::pte::{Pte, PteFlags};
 use crate::mm::{PAGE_SIZE, VirtAddr};
 
@@ -163,7 +163,7 @@ type Path = [&'static AtomicU64; 3];
 
 impl PageTable {
     pub fn new() -> Result<PageTable, OutOfMemory> {
-        let root = Frame::alloc(Purpose::User)?.into_raw();
+        let root = Frame::alloc_as(FrameKind::PageTable, Purpose::User)?.into_raw();
         // SAFETY: both tables are frames of 512 entries; the new one is ours alone, and the kernel's half never changes.
         unsafe {
             entry(root, 0).write_bytes(0, KERNEL_HALF);
@@ -240,7 +240,7 @@ impl PageTable {
         let mut path = [&entries(self.root)[index(address, 3)]; 3];
         for depth in 0..3 {
             if path[depth].load(Ordering::Relaxed) == 0 {
-                let Ok(table) = Frame::alloc_zeroed(Purpose::User) else {
+                let Ok(table) = Frame::alloc_zeroed_as(FrameKind::PageTable, Purpose::User) else {
                     // Nothing can be cached of tables that were never filled.
                     drop(self.detach_empty(&path[..depth]));
                     return Err(OutOfMemory);
@@ -469,6 +469,25 @@ impl PageTable {
         Ok(())
     }
 
+    /// The entries of one lowest table.
+    pub fn visit_some(
+        &self,
+        start: VirtAddr,
+        end: VirtAddr,
+        f: &mut impl FnMut(VirtAddr, Pte),
+    ) -> Option<VirtAddr> {
+        let (first, [.., low]) = self.next_path(start.get(), end.get())?;
+        let stop = next_at(first, 1).min(end.get());
+        let (slots, _) = lowest_table(low, first, stop);
+        let _ = each_used(slots, first, |page, _, value| {
+            if let Some(address) = VirtAddr::new(page) {
+                f(address, from_hardware(value));
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        VirtAddr::new(stop)
+    }
+
     pub fn protect_range(
         &mut self,
         start: VirtAddr,
@@ -495,9 +514,9 @@ impl PageTable {
         start: VirtAddr,
         end: VirtAddr,
         share_writable: bool,
-    ) -> (u64, Result<(), OutOfMemory>) {
+        mut copied: impl FnMut(FrameNumber),
+    ) -> Result<(), OutOfMemory> {
         let mut stale = Stale::of(self.root);
-        let mut copied = 0;
         let mut lowest = None;
         let outcome = self.walk(start, end, |page, at, mut value, is_first| {
             let (low, table) = match lowest {
@@ -517,14 +536,14 @@ impl PageTable {
             if !pte.flags.contains(PteFlags::SPECIAL) {
                 // SAFETY: the parent's entry owns a reference, and stays while the table is borrowed.
                 let _ = unsafe { Frame::share(pte.frame) }.into_raw();
-                copied += 1;
+                copied(pte.frame);
             }
             table[index(page, 0)].store(value, Ordering::Relaxed);
             count_up(low, 1);
             Ok(())
         });
         stale.flush();
-        (copied, outcome)
+        outcome
     }
 
     /// Calls `f` with every entry in use: its page, its place, its value, and whether it is the first one of its table.
@@ -797,7 +816,8 @@ mod tests {
         parent
             .map_special(at(0x3000), zero, PteFlags::READ)
             .expect("memory");
-        let (copied, outcome) = parent.copy_range(&mut child, at(0), at(0x10_0000), false);
+        let mut copied = 0;
+        let outcome = parent.copy_range(&mut child, at(0), at(0x10_0000), false, |_| copied += 1);
         assert_eq!((copied, outcome), (1, Ok(())));
         let [one, other] = [&parent, &child].map(|table| table.get(at(0x1000)).expect("mapped"));
         assert_eq!(one, other);

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use super::kernel_pages::{map_kernel_page, unmap_kernel_page};
 use crate::errno::OutOfMemory;
 use crate::mm::PAGE_SIZE;
-use crate::mm::frame::{Frame, Purpose};
+use crate::mm::frame::{Frame, FrameKind, Purpose};
 use crate::sync::{IrqLock, rank};
 
 /// Where stacks lie.
@@ -36,7 +36,7 @@ impl KernelStack {
         };
         for page in 0..PAGES {
             // Nobody reads a new stack.
-            let frame = Frame::alloc(Purpose::User)?;
+            let frame = Frame::alloc_as(FrameKind::KernelStack, Purpose::User)?;
             map_kernel_page(stack.page(page), frame)?;
             stack.mapped += 1;
         }

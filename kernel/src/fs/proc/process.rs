@@ -5,12 +5,12 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
-use core::sync::atomic::Ordering;
 
-use super::{finished, parse_number};
+use super::{finished, memory, parse_number, status};
 use crate::errno::{Errno, Result};
 use crate::fs::file::{File, Opened};
 use crate::fs::fixed::Directory;
+use crate::fs::generated::{self, Generator};
 use crate::fs::inode::{
     Access, DirEntry, EntrySink, FileSystem, FileType, Inode, InodeRef, Place, Stat,
 };
@@ -18,8 +18,8 @@ use crate::fs::path;
 use crate::fs::text::Text;
 use crate::mm::{PAGE_SIZE, VmFlags, Vma, uaccess};
 use crate::sched::current;
-use crate::task::Process;
 use crate::task::process::Layout;
+use crate::task::{Process, oom};
 
 /// Entries of /proc/PID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +38,16 @@ enum Entry {
     Comm,
     Mounts,
     Limits,
+    OomScore,
     OomScoreAdj,
+    Smaps,
+    SmapsRollup,
+    Pagemap,
+    Mem,
 }
 
 impl Entry {
-    const ALL: [(Entry, &'static str, FileType); 15] = [
+    const ALL: [(Entry, &'static str, FileType); 20] = [
         (Entry::Exe, "exe", FileType::Symlink),
         (Entry::Cwd, "cwd", FileType::Symlink),
         (Entry::Root, "root", FileType::Symlink),
@@ -57,8 +62,30 @@ impl Entry {
         (Entry::Comm, "comm", FileType::Regular),
         (Entry::Mounts, "mounts", FileType::Regular),
         (Entry::Limits, "limits", FileType::Regular),
+        (Entry::OomScore, "oom_score", FileType::Regular),
         (Entry::OomScoreAdj, "oom_score_adj", FileType::Regular),
+        (Entry::Smaps, "smaps", FileType::Regular),
+        (Entry::SmapsRollup, "smaps_rollup", FileType::Regular),
+        (Entry::Pagemap, "pagemap", FileType::Regular),
+        (Entry::Mem, "mem", FileType::Regular),
     ];
+
+    /// Permission bits.
+    fn mode(self) -> u32 {
+        match self {
+            Entry::Exe | Entry::Cwd | Entry::Root => 0o777,
+            Entry::Fd | Entry::Task => 0o555,
+            Entry::OomScoreAdj => 0o644,
+            Entry::Environ | Entry::Pagemap => 0o400,
+            Entry::Mem => 0o600,
+            _ => 0o444,
+        }
+    }
+
+    /// Whether something can be written to it.
+    fn is_writable(self) -> bool {
+        matches!(self, Entry::OomScoreAdj | Entry::Mem)
+    }
 }
 
 /// Inode numbers of a process start here.
@@ -186,7 +213,40 @@ impl Inode for ProcessDir {
     }
 }
 
+impl Generator for EntryInode {
+    fn generate(&self, cursor: u64, text: &mut Text) -> Result<Option<u64>> {
+        let process = self.process();
+        match self.entry {
+            Entry::Maps => memory::each_area(process, cursor, text, |_, vma, heap, text| {
+                line(vma, heap, text)
+            }),
+            Entry::Smaps => memory::each_area(process, cursor, text, memory::smaps_entry),
+            Entry::SmapsRollup => memory::smaps_rollup(process, text).map(|()| None),
+            _ => {
+                self.text(text).map_err(|_| Errno::ENOMEM)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn accept(&self, bytes: &[u8]) -> Result {
+        match self.entry {
+            Entry::OomScoreAdj => oom::set_adjustment(self.process(), bytes),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}
+
 impl EntryInode {
+    fn share(&self) -> EntryInode {
+        EntryInode {
+            dir: self.dir.clone(),
+            entry: self.entry,
+            name: self.name,
+            file_type: self.file_type,
+        }
+    }
+
     fn process(&self) -> &Process {
         &self.dir.process
     }
@@ -199,10 +259,9 @@ impl EntryInode {
     fn text(&self, text: &mut Text) -> fmt::Result {
         let process = self.process();
         match self.entry {
-            Entry::Maps => maps(process, text),
-            Entry::Stat => stat(process, text),
-            Entry::Statm => statm(process, text),
-            Entry::Status => status(process, text),
+            Entry::Stat => status::stat(process, text),
+            Entry::Statm => status::statm(process, text),
+            Entry::Status => status::status(process, text),
             Entry::Comm => {
                 text.push(name_of(process).as_bytes());
                 text.write_str("\n")
@@ -211,8 +270,9 @@ impl EntryInode {
             Entry::Environ => self.memory(text, |layout| (layout.env_start, layout.env_end)),
             Entry::Mounts => mounts(text),
             Entry::Limits => limits(process, text),
-            Entry::OomScoreAdj => text.write_str("0\n"),
-            Entry::Exe | Entry::Cwd | Entry::Root | Entry::Fd | Entry::Task => Ok(()),
+            Entry::OomScore => writeln!(text, "{}", oom::score(process)),
+            Entry::OomScoreAdj => writeln!(text, "{}", process.oom_adjustment()),
+            _ => Ok(()),
         }
     }
 
@@ -253,19 +313,11 @@ impl EntryInode {
 
 impl Inode for EntryInode {
     fn stat(&self) -> Stat {
-        let mode = match (self.entry, self.file_type) {
-            (Entry::Fd, _) => 0o500,
-            (Entry::Environ, _) => 0o400,
-            (Entry::OomScoreAdj, _) => 0o644,
-            (_, FileType::Directory) => 0o555,
-            (_, FileType::Symlink) => 0o777,
-            _ => 0o444,
-        };
         self.dir.owned(Stat::new(
             FileSystem::Proc,
             self.dir.stat().ino + self.entry as u64 + 1,
             self.file_type,
-            mode,
+            self.entry.mode(),
         ))
     }
 
@@ -280,12 +332,19 @@ impl Inode for EntryInode {
         match self.file_type {
             FileType::Directory => return Ok(Opened::Directory),
             FileType::Symlink => return Err(Errno::ELOOP),
-            _ if access.write => return Err(Errno::EACCES),
+            _ if access.write && !self.entry.is_writable() => return Err(Errno::EACCES),
             _ => {}
         }
-        let mut text = Text::new();
-        let outcome = self.text(&mut text);
-        finished(text, outcome).map(Opened::Text)
+        let process = &self.dir.process;
+        match self.entry {
+            Entry::Mem => memory::open_memory(process),
+            Entry::Pagemap => memory::open_pagemap(process),
+            Entry::Smaps | Entry::SmapsRollup => {
+                memory::open_space(process)?;
+                generated::open(self.share())
+            }
+            _ => generated::open(self.share()),
+        }
     }
 
     fn lookup(&self, name: &[u8]) -> Result<InodeRef> {
@@ -403,20 +462,20 @@ impl Inode for FdLink {
 }
 
 /// The program's name.
-struct Name([u8; 16]);
+pub struct Name([u8; 16]);
 
 impl Name {
-    fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         self.0.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 }
 
-fn name_of(process: &Process) -> Name {
+pub fn name_of(process: &Process) -> Name {
     Name(*process.name.lock())
 }
 
 /// Letters of proc(5): running, sleeping, stopped, zombie.
-fn state_of(process: &Process) -> (char, &'static str) {
+pub fn state_of(process: &Process) -> (char, &'static str) {
     if process.events.lock().exited.is_some() {
         ('Z', "zombie")
     } else if process.pid == current().process.pid {
@@ -424,95 +483,6 @@ fn state_of(process: &Process) -> (char, &'static str) {
     } else {
         ('S', "sleeping")
     }
-}
-
-fn sizes(process: &Process) -> (u64, u64) {
-    process
-        .mm()
-        .map_or((0, 0), |mm| (mm.total_pages(), mm.resident_pages()))
-}
-
-fn statm(process: &Process, text: &mut Text) -> fmt::Result {
-    let (total, resident) = sizes(process);
-    writeln!(text, "{total} {resident} 0 0 0 {total} 0")
-}
-
-fn stat(process: &Process, text: &mut Text) -> fmt::Result {
-    let (total, resident) = sizes(process);
-    let (utime, stime) = process.cpu_times_in_ticks();
-    write!(text, "{} (", process.pid)?;
-    text.push(name_of(process).as_bytes());
-    let group = process.process_group.load(Ordering::Relaxed);
-    let session = process.session.load(Ordering::Relaxed);
-    write!(
-        text,
-        ") {} {} {group} {session} 0 -1 0 ",
-        state_of(process).0,
-        process.parent_pid()
-    )?;
-    let usage = &process.usage;
-    let (minor, major) = (
-        usage.minor.load(Ordering::Relaxed),
-        usage.major.load(Ordering::Relaxed),
-    );
-    let children = &process.child_usage;
-    let (cminor, cmajor) = (
-        children.minor.load(Ordering::Relaxed),
-        children.major.load(Ordering::Relaxed),
-    );
-    write!(
-        text,
-        "{minor} {cminor} {major} {cmajor} {utime} {stime} 0 0 20 0 1 0 0 "
-    )?;
-    let layout = *process.layout.lock();
-    write!(
-        text,
-        "{} {resident} {} 0 0 {} 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 ",
-        total * PAGE_SIZE as u64,
-        u64::MAX,
-        layout.stack_start
-    )?;
-    writeln!(
-        text,
-        "0 0 0 {} {} {} {} 0",
-        layout.arg_start, layout.arg_end, layout.env_start, layout.env_end
-    )
-}
-
-fn status(process: &Process, text: &mut Text) -> fmt::Result {
-    let (total, resident) = sizes(process);
-    let (letter, word) = state_of(process);
-    text.write_str("Name:\t")?;
-    text.push(name_of(process).as_bytes());
-    writeln!(
-        text,
-        "\nUmask:\t{:04o}\nState:\t{letter} ({word})",
-        process.umask.load(Ordering::Relaxed)
-    )?;
-    writeln!(
-        text,
-        "Tgid:\t{0}\nNgid:\t0\nPid:\t{0}\nPPid:\t{1}\nTracerPid:\t0",
-        process.pid,
-        process.parent_pid()
-    )?;
-    writeln!(
-        text,
-        "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t"
-    )?;
-    let kib = |pages: u64| pages * PAGE_SIZE as u64 / 1024;
-    writeln!(
-        text,
-        "VmSize:\t{:8} kB\nVmLck:\t{:8} kB\nVmRSS:\t{:8} kB\nVmPTE:\t{:8} kB",
-        kib(total),
-        kib(process.mm().map_or(0, |mm| mm.locked_pages())),
-        kib(resident),
-        kib(process.mm().map_or(0, |mm| mm.table_pages()))
-    )?;
-    writeln!(
-        text,
-        "Threads:\t{}",
-        process.signals.lock().threads.iter().count()
-    )
 }
 
 fn mounts(text: &mut Text) -> fmt::Result {
@@ -556,22 +526,8 @@ fn limits(process: &Process, text: &mut Text) -> fmt::Result {
     Ok(())
 }
 
-/// One line for each area, as in Linux's `fs/proc/task_mmu.c`: range, permissions, offset, device, inode, name.
-fn maps(process: &Process, text: &mut Text) -> fmt::Result {
-    let Some(mm) = process.mm() else {
-        return Ok(());
-    };
-    let heap = mm.heap_range();
-    let mut outcome = Ok(());
-    mm.for_each_vma(&mut |vma| {
-        if outcome.is_ok() {
-            outcome = line(vma, heap, text);
-        }
-    });
-    outcome
-}
-
-fn line(vma: &Vma, heap: (usize, usize), text: &mut Text) -> fmt::Result {
+/// The line of an area in maps, as in Linux's `fs/proc/task_mmu.c`: range, permissions, offset, device, inode, name.
+pub fn line(vma: &Vma, heap: (usize, usize), text: &mut Text) -> fmt::Result {
     let start = text.len();
     let letter = |flag, letter| {
         if vma.flags.contains(flag) {

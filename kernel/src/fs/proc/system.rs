@@ -1,11 +1,14 @@
 //! What /proc tells about the whole machine.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch::{machine, time};
 use crate::fs::text::{Maker, Text};
-use crate::mm::frame;
-use crate::task::table;
+use crate::mm::frame::{self, FrameKind};
+use crate::mm::reclaim;
+use crate::task::{oom, table};
+use crate::trace;
 
 pub const OSTYPE: &str = "Linux";
 /// The Linux whose system calls are spoken; programs refuse to start when they find it too old.
@@ -38,6 +41,7 @@ pub const FILES: &[(&str, Maker)] = &[
         )
     }),
     ("meminfo", meminfo),
+    ("vmstat", vmstat),
     ("stat", stat),
     ("uptime", uptime),
     ("version", |text| {
@@ -115,20 +119,82 @@ fn cpuinfo(text: &mut Text) -> fmt::Result {
     )
 }
 
+/// Frames as `man 5 proc_meminfo` tells them; what this kernel does not have is 0.
 fn meminfo(text: &mut Text) -> fmt::Result {
-    let kib = |frames: usize| frames * 4;
-    let (total, free) = (kib(frame::total_frames()), kib(frame::free_frames()));
-    let available = free.saturating_sub(kib(frame::RESERVE));
-    for (name, value) in [
+    let used = frame::used_frames;
+    let (total, free) = (frame::total_frames(), frame::free_frames());
+    let (files, shared) = (used(FrameKind::File), used(FrameKind::SharedMemory));
+    let anonymous = used(FrameKind::Anonymous);
+    // Clean pages of files can be had at any time.
+    let available = free.saturating_sub(frame::RESERVE) + files;
+    for (name, frames) in [
         ("MemTotal", total),
         ("MemFree", free),
         ("MemAvailable", available),
         ("Buffers", 0),
-        ("Cached", 0),
+        ("Cached", files + shared),
+        ("SwapCached", 0),
+        ("Active", 0),
+        ("Inactive", anonymous + files + shared),
+        ("Unevictable", 0),
+        ("Mlocked", 0),
         ("SwapTotal", 0),
         ("SwapFree", 0),
+        ("Dirty", 0),
+        ("Writeback", 0),
+        ("AnonPages", anonymous),
+        ("Shmem", shared),
+        ("KReclaimable", 0),
+        ("Slab", used(FrameKind::Kernel)),
+        ("SReclaimable", 0),
+        ("SUnreclaim", used(FrameKind::Kernel)),
+        ("KernelStack", used(FrameKind::KernelStack)),
+        ("PageTables", used(FrameKind::PageTable)),
+        ("CommitLimit", total / 2),
+        ("HugePages_Total", 0),
     ] {
-        writeln!(text, "{name}:{value:>width$} kB", width = 24 - name.len())?;
+        if name == "HugePages_Total" {
+            writeln!(text, "HugePages_Total:       0\nHugePages_Free:        0")?;
+            continue;
+        }
+        writeln!(
+            text,
+            "{name}:{:>width$} kB",
+            frames * 4,
+            width = 23 - name.len()
+        )?;
+    }
+    writeln!(text, "Hugepagesize:       2048 kB")
+}
+
+/// What is known of Linux's counters: numbers of pages now, and of events since boot.
+fn vmstat(text: &mut Text) -> fmt::Result {
+    let used = |kind| frame::used_frames(kind) as u64;
+    let (taken, given_back) = frame::turnover();
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (minor, major) = (count(&trace::FAULTS_MINOR), count(&trace::FAULTS_MAJOR));
+    for (name, value) in [
+        ("nr_free_pages", frame::free_frames() as u64),
+        ("nr_anon_pages", used(FrameKind::Anonymous)),
+        (
+            "nr_file_pages",
+            used(FrameKind::File) + used(FrameKind::SharedMemory),
+        ),
+        ("nr_shmem", used(FrameKind::SharedMemory)),
+        ("nr_page_table_pages", used(FrameKind::PageTable)),
+        // In KiB, as on Linux.
+        ("nr_kernel_stack", used(FrameKind::KernelStack) * 4),
+        ("nr_slab_unreclaimable", used(FrameKind::Kernel)),
+        ("nr_dirty", 0),
+        ("nr_writeback", 0),
+        ("pgalloc_normal", taken),
+        ("pgfree", given_back),
+        ("pgfault", minor + major),
+        ("pgmajfault", major),
+        ("pgsteal_direct", count(&reclaim::RECLAIMED)),
+        ("oom_kill", count(&oom::KILLS)),
+    ] {
+        writeln!(text, "{name} {value}")?;
     }
     Ok(())
 }

@@ -61,5 +61,5 @@ pub(super) fn map_neighbours(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr
         mapped += 1;
     }
     drop(table);
-    mm.add_resident(mapped);
+    mm.resident.add(source.mapping.kind(), mapped);
 }

@@ -12,7 +12,7 @@ use super::{FaultFlags, VmFault, around};
 use crate::arch::{self, PageTable};
 use crate::errno::OutOfMemory;
 use crate::mm::addr::VirtAddr;
-use crate::mm::frame::{Frame, FrameNumber, Purpose};
+use crate::mm::frame::{Frame, FrameKind, FrameNumber, Purpose};
 use crate::mm::page_cache::{self, Lookup, Noted, Wait};
 use crate::mm::pte::{Pte, PteFlags};
 use crate::mm::space::{Mm, MmapReadGuard};
@@ -172,7 +172,7 @@ fn reusable(pte: Pte) -> bool {
 /// Private memory that was never touched: zeros. Reading gets the shared zero page.
 fn anonymous_fault(mm: &Mm, vma: &Vma, page: VirtAddr, write: bool) -> Step {
     if write {
-        return match Frame::alloc_zeroed(Purpose::User) {
+        return match Frame::alloc_zeroed_as(FrameKind::Anonymous, Purpose::User) {
             Ok(frame) => install(
                 mm,
                 page,
@@ -257,7 +257,7 @@ fn map_cached(
 fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> Step {
     let special = seen.flags.contains(PteFlags::SPECIAL);
     let copy = if special {
-        Frame::alloc_zeroed(Purpose::User)
+        Frame::alloc_zeroed_as(FrameKind::Anonymous, Purpose::User)
     } else {
         copy_of(&old)
     };
@@ -275,16 +275,16 @@ fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> S
         let (replaced, flush) = table.replace(page, copy, flags);
         flush.flush();
         drop(table);
-        drop(replaced);
-        if special {
-            mm.add_resident(1);
+        match replaced {
+            Some(replaced) => mm.resident.became_anonymous(Frame::kind(replaced.number())),
+            None => mm.resident.add(FrameKind::Anonymous, 1),
         }
     }
     Step::Done
 }
 
 fn copy_of(frame: &Frame) -> Result<Frame, OutOfMemory> {
-    let copy = Frame::alloc(Purpose::User)?;
+    let copy = Frame::alloc_as(FrameKind::Anonymous, Purpose::User)?;
     arch::copy_frame(frame.number(), copy.number());
     Ok(copy)
 }
@@ -326,9 +326,10 @@ fn install_locked(
     if table.get(page).is_some() {
         return Step::Done;
     }
+    let kind = Frame::kind(frame.number());
     match table.map(page, frame, flags) {
         Ok(()) => {
-            mm.add_resident(1);
+            mm.resident.add(kind, 1);
             Step::Done
         }
         Err((oom, _frame)) => oom.into(),

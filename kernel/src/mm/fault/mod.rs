@@ -23,6 +23,7 @@ pub use outcome::FaultOutcome;
 pub use signal::fault_signal_pending;
 
 use super::addr::VirtAddr;
+use super::remote::Rules;
 use super::space::Mm;
 use super::stack;
 use super::vma::{VmFlags, Vma};
@@ -58,9 +59,21 @@ pub fn handle_page_fault(regs: &mut PtRegs, info: FaultInfo) -> FaultVerdict {
     if thread.pagefault_disabled.load(Ordering::Relaxed) != 0 {
         return bad_area(BadArea::NotMapped, user);
     }
-    let mut flags = first_flags(info.access, user);
+    let flags = first_flags(info.access, user);
+    resolve(mm, regs, address, flags, |vma| permits(vma, info))
+}
+
+/// The rounds of a fault at `address` in `mm`, where `permits` says whether an area allows the access.
+fn resolve(
+    mm: &Mm,
+    regs: &PtRegs,
+    address: VirtAddr,
+    mut flags: FaultFlags,
+    permits: impl Fn(&Vma) -> bool,
+) -> FaultVerdict {
+    let user = regs.user_mode();
     loop {
-        let locked = match find_area(mm, address, info) {
+        let locked = match find_area(mm, address, &permits) {
             Ok(locked) => locked,
             Err(bad) => return bad_area(bad, user),
         };
@@ -101,14 +114,14 @@ fn first_flags(access: Access, user: bool) -> FaultFlags {
 fn find_area(
     mm: &Mm,
     address: VirtAddr,
-    info: FaultInfo,
+    permits: impl Fn(&Vma) -> bool,
 ) -> core::result::Result<LockedVma<'_>, BadArea> {
     loop {
         let guard = mm
             .read(Sleep::Killable)
             .map_err(|Interrupted| BadArea::Killed)?;
         if let Some(vma) = guard.find(address) {
-            if !permits(&vma, info) {
+            if !permits(&vma) {
                 return Err(BadArea::NotPermitted);
             }
             return Ok(LockedVma::new(mm, guard, vma));
@@ -172,6 +185,21 @@ pub fn fault_in(addr: usize, access: Access) -> Result {
         present: false,
     };
     match handle_page_fault(&mut regs, info) {
+        FaultVerdict::Resume => Ok(()),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
+/// Makes the page at `address` of any address space present for `access`, under `rules`. `EFAULT`. May sleep.
+pub fn fault_in_remote(mm: &Mm, address: VirtAddr, access: Access, rules: Rules) -> Result {
+    if address.get() >= USER_END {
+        return Err(Errno::EFAULT);
+    }
+    let flags = first_flags(access, false) | FaultFlags::REMOTE;
+    let verdict = resolve(mm, &PtRegs::kernel(), address, flags, |vma| {
+        rules.permit(vma, access)
+    });
+    match verdict {
         FaultVerdict::Resume => Ok(()),
         _ => Err(Errno::EFAULT),
     }

@@ -47,7 +47,7 @@ impl Mapping {
         if !reclaim::make_room_for_files() {
             return Err(Errno::ENOSPC);
         }
-        let page = Frame::alloc_zeroed(Purpose::User).map_err(|_| Errno::ENOSPC)?;
+        let page = Frame::alloc_zeroed_as(self.kind(), Purpose::User).map_err(|_| Errno::ENOSPC)?;
         frame::meta(page.number())
             .state
             .store(page_state::UPTODATE | page_state::UNUSED, Ordering::Release);

@@ -23,7 +23,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE};
-use super::frame::{self, Frame, FrameNumber, Purpose};
+use super::frame::{self, Frame, FrameKind, FrameNumber, Purpose};
 use super::reclaim;
 use super::reverse_map::ReverseMap;
 use crate::arch;
@@ -194,6 +194,15 @@ impl Mapping {
         self.id
     }
 
+    /// What its pages are counted as.
+    #[inline]
+    pub fn kind(&self) -> FrameKind {
+        match self.of_disk {
+            true => FrameKind::File,
+            false => FrameKind::SharedMemory,
+        }
+    }
+
     /// The file's size in bytes.
     #[inline]
     pub fn size(&self) -> u64 {
@@ -257,14 +266,14 @@ impl Mapping {
             if want == Want::Read {
                 return Ok(Lookup::Hole);
             }
-            let page = Frame::alloc_zeroed(Purpose::User)?;
+            let page = Frame::alloc_zeroed_as(self.kind(), Purpose::User)?;
             frame::meta(page.number())
                 .state
                 .store(page_state::UPTODATE, Ordering::Release);
             pages.insert(index, page.clone())?;
             return Ok(Lookup::Ready(page));
         }
-        let page = Frame::alloc(Purpose::User)?;
+        let page = Frame::alloc_as(self.kind(), Purpose::User)?;
         let ahead = if want == Want::Ahead {
             page_state::AHEAD
         } else {

@@ -104,7 +104,7 @@ impl Mapping {
         let mut outcome = Ok(());
         for index in first..end.min(backed.div_ceil(PAGE_SIZE as u64)) {
             outcome = reclaim::retry(|| {
-                let zeros = Frame::alloc_zeroed(Purpose::User)?;
+                let zeros = Frame::alloc_zeroed_as(self.kind(), Purpose::User)?;
                 let mut pages = self.pages.lock();
                 if !self.is_backed(index) {
                     return Ok(());

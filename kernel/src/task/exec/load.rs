@@ -42,6 +42,9 @@ pub struct Image {
     /// Address of the program headers in the program's memory, for AT_PHDR; 0 if no segment holds them.
     pub phdr: usize,
     pub phnum: usize,
+    /// `start_code..end_code` and `start_data..end_data`, addresses.
+    pub code: (usize, usize),
+    pub data: (usize, usize),
 }
 
 impl Image {
@@ -116,12 +119,30 @@ pub fn load(mm: &Mm, file: &Arc<File>) -> Result<Image> {
     } else {
         page_align_up(end).ok_or(Errno::ENOMEM)?
     })?;
+    let (code, data) = extents(&phdrs, bias);
     Ok(Image {
+        code,
+        data,
         entry: bias.wrapping_add(header.e_entry as usize),
         phdr: phdr_address(&phdrs, &header).map_or(0, |address| bias.wrapping_add(address)),
         phnum: phdrs.len(),
         segments,
     })
+}
+
+/// Where code and data are, as Linux's `load_elf_binary` tells it: the lowest executable and the highest segment's start, and the ends
+/// of what comes from the file.
+fn extents(phdrs: &[ProgramHeader], bias: usize) -> ((usize, usize), (usize, usize)) {
+    let (mut code, mut data) = ((usize::MAX, 0), (0, 0));
+    for phdr in phdrs.iter().filter(|phdr| phdr.p_type == abi::PT_LOAD) {
+        let start = bias.wrapping_add(phdr.p_vaddr as usize);
+        let end = start.wrapping_add(phdr.p_filesz as usize);
+        if phdr.p_flags & abi::PF_X != 0 {
+            code = (code.0.min(start), code.1.max(end));
+        }
+        data = (data.0.max(start), data.1.max(end));
+    }
+    (if code.1 == 0 { (0, 0) } else { code }, data)
 }
 
 fn parse_header(bytes: &[u8; EHDR_SIZE]) -> Result<FileHeader<LittleEndian>> {

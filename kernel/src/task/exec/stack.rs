@@ -97,6 +97,8 @@ impl Contents {
             env_start: env_at,
             env_end: path_at,
             stack_start: sp,
+            code: image.code,
+            data: image.data,
         };
         Ok(Contents { sp, bytes, layout })
     }
