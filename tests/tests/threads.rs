@@ -30,6 +30,11 @@ fn family_and_descriptors() {
     same_as_on_linux("family");
 }
 
+#[test]
+fn pseudo_terminals() {
+    same_as_on_linux("ptys");
+}
+
 /// musl makes and ends threads in its own way: clone(2) with other flags, and an exit that unmaps the thread's own stack.
 #[test]
 fn posix_threads_of_musl() {

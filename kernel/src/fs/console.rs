@@ -11,6 +11,8 @@ use alloc::sync::Arc;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use linux_raw_sys::general as abi;
+
 use super::file::Opened;
 use super::fixed;
 use super::inode::{Access, FileSystem, FileType, Inode, InodeRef, Place, Stat};
@@ -24,6 +26,7 @@ use crate::drivers::console::{self, Item, Output};
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
 use crate::sched::Sleep;
+use crate::signal::Signal;
 
 /// Bytes moved in one piece.
 const PIECE: usize = 512;
@@ -44,7 +47,7 @@ struct ConsoleInode {
     terminal: bool,
 }
 
-/// A terminal device in /dev: `tty` is 5:0, `console` 5:1.
+/// A terminal device in /dev: `console` is 5:1.
 pub fn terminal(
     name: &str,
     minor: u32,
@@ -62,6 +65,14 @@ pub fn terminal(
         output,
         terminal: true,
     })?)
+}
+
+/// The terminal, open without a name.
+pub fn open_terminal() -> Result<Opened> {
+    Ok(Opened::Stream(Box::try_new(Console {
+        output: Output::Stdout,
+        terminal: true,
+    })?))
 }
 
 /// The pipe that the first program has in place of a terminal. `ino` is one that [`super::pipe`] leaves free.
@@ -102,7 +113,7 @@ enum Found {
 
 impl Console {
     fn by_line(&self) -> bool {
-        self.terminal && terminal::is_canonical()
+        self.terminal && terminal::console().settings().lflag(abi::ICANON)
     }
 
     fn is_ready(&self) -> bool {
@@ -184,6 +195,9 @@ impl Stream for Console {
         if dst.left() == 0 {
             return Ok(0);
         }
+        if self.terminal {
+            terminal::console().check_foreground(Signal::SIGTTIN)?;
+        }
         loop {
             if let Some(done) = self.read_ready(dst)? {
                 return Ok(done);
@@ -197,6 +211,9 @@ impl Stream for Console {
     }
 
     fn write(&self, src: &mut Src<'_>, _nonblock: bool) -> Result<usize> {
+        if self.terminal {
+            terminal::console().check_write()?;
+        }
         let mut done = 0;
         let mut buf = [0; PIECE];
         while src.left() > 0 {
@@ -232,7 +249,12 @@ impl Stream for Console {
             return Ok(0);
         }
         if self.terminal {
-            terminal::ioctl(command, arg)
+            let (value, changed) = terminal::console().ioctl(command, arg, false)?;
+            if changed.settings {
+                console::readers().wake_all();
+                console::watchers().tell(PollEvents::READABLE);
+            }
+            Ok(value)
         } else {
             Err(Errno::ENOTTY)
         }

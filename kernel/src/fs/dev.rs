@@ -1,4 +1,4 @@
-//! /dev: null, zero, full, random, urandom, tty, console, links to the standard files, and shm.
+//! /dev: null, zero, full, random, urandom, tty, ptmx, pts, console, links to the standard files, and shm.
 
 use alloc::sync::Arc;
 use core::fmt::Write;
@@ -7,6 +7,7 @@ use super::console;
 use super::fixed::{Directory, Link, ino_below};
 use super::inode::{FileSystem, InodeRef};
 use super::null::{self, Device};
+use super::pty;
 use super::text::Maker;
 use super::tmpfs::TmpFs;
 use crate::drivers::console::Output;
@@ -33,7 +34,7 @@ pub fn mount(root: &InodeRef) -> Result<Dev> {
     for device in Device::ALL {
         dir.add(device.name(), null::device(device, ino(), parent.clone())?)?;
     }
-    let tty = console::terminal("tty", 0, ino(), parent.clone(), Output::Stdout)?;
+    let tty = pty::own_terminal(ino(), parent.clone())?;
     let stdout = console::terminal("console", 1, ino(), parent.clone(), Output::Stdout)?;
     let stderr = console::terminal(
         "console",
@@ -43,6 +44,8 @@ pub fn mount(root: &InodeRef) -> Result<Dev> {
         Output::Stderr,
     )?;
     dir.add("tty", tty)?;
+    dir.add("ptmx", pty::multiplexer(ino(), parent.clone())?)?;
+    dir.add("pts", pty::directory(parent.clone())?)?;
     dir.add("console", stdout.clone())?;
     let links: [(&'static str, Maker); 4] = [
         ("fd", |text| text.write_str("/proc/self/fd")),

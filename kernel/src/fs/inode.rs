@@ -265,6 +265,11 @@ pub trait Inode: Send + Sync {
     /// Contents were changed through a shared mapping.
     fn written(&self) {}
 
+    /// The terminal that the file is, if opening it may make it a session's.
+    fn terminal(&self) -> Option<&Arc<super::terminal::Terminal>> {
+        None
+    }
+
     /// The tmpfs node behind the inode, for operations on two of them.
     fn as_tmpfs(&self) -> Option<Arc<super::tmpfs::Node>> {
         None

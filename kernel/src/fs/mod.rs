@@ -29,6 +29,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod proc;
+pub mod pty;
 mod regular;
 pub mod ring;
 pub mod stream;
@@ -151,6 +152,9 @@ pub fn open_standard_files(config: &Config) -> Result {
             .process
             .files
             .insert(File::new(inode, opened, flags)?, 0, 1024, false)?;
+    }
+    if config.tty.contains(&true) {
+        terminal::console().give_to(&current().process);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::file::{File, Opened};
 use super::inode::{Access, FileType, InodeRef, NewNode};
 use super::path::{self, Followed, Last, Parent, Start};
 use super::permission::{Subject, Want};
+use super::terminal;
 use crate::errno::{Errno, Result};
 use crate::sched::current;
 
@@ -144,6 +145,7 @@ fn open_permitted(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
         return Err(Errno::EISDIR);
     }
     let opened = inode.open(access, flags & abi::O_NONBLOCK != 0)?;
+    terminal::opened(&inode, flags);
     if flags & abi::O_TRUNC != 0 && file_type == FileType::Regular && inode.as_tmpfs().is_some() {
         inode.truncate(0)?;
     }

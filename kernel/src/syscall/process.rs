@@ -336,6 +336,7 @@ pub fn sys_setsid(_: &Args) -> Result<usize> {
     if process.process_group.load(Ordering::Relaxed) == process.pid {
         return Err(Errno::EPERM);
     }
+    process.set_terminal(None);
     process.session.store(process.pid, Ordering::Relaxed);
     process.process_group.store(process.pid, Ordering::Relaxed);
     Ok(process.pid as usize)

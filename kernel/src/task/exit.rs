@@ -9,6 +9,7 @@ use core::sync::atomic::Ordering;
 use super::process::{Events, Life};
 use super::table::{self, INIT_PID};
 use super::{ExitStatus, Process, Thread, futex, group, init, robust, wait};
+use crate::fs::terminal;
 use crate::mm::uaccess::UserPtr;
 use crate::sched::{self, current};
 use crate::signal::action::{Disposition, sa};
@@ -92,6 +93,7 @@ fn leave_group(thread: &Arc<Thread>) -> bool {
 /// Gives back what the process had, and leaves a zombie for the parent.
 fn end_process(process: &Arc<Process>, status: ExitStatus) {
     process.real_timer.stop();
+    terminal::give_up(process, true);
     process.files.close_all();
     process.replace_mm(None);
     give_children_away(process);

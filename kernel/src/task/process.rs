@@ -16,6 +16,7 @@ use crate::arch::PageTable;
 use crate::errno::Result;
 use crate::fs::poll::PollQueue;
 use crate::fs::stream::PollEvents;
+use crate::fs::terminal::Terminal;
 use crate::fs::{FileTable, FsContext};
 use crate::mm::Mm;
 use crate::sched::WaitQueue;
@@ -153,6 +154,10 @@ pub struct Process {
     pub thread_ends: WaitQueue,
     /// The number of the signal that the parent gets when the process ends; 0: none.
     exit_signal: AtomicU32,
+    /// The controlling terminal (`credentials(7)`).
+    terminal: SpinLock<Option<Arc<Terminal>>>,
+    /// The foreground group of a terminal that has hung up, which hears of the leader's end; 0: none.
+    hung_up_group: AtomicU32,
     /// [`Life`].
     life: AtomicU8,
     /// Those who watch for the end.
@@ -280,6 +285,7 @@ impl Process {
         ] {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        child.set_terminal(self.terminal());
         child.credentials.inherit(&self.credentials);
         let layout = *self.layout.lock();
         *child.layout.lock() = layout;
@@ -311,6 +317,8 @@ impl Process {
             child_events: WaitQueue::new(),
             thread_ends: WaitQueue::new(),
             exit_signal: AtomicU32::new(u32::from(Signal::SIGCHLD.number())),
+            terminal: SpinLock::new(rank::LEAF, None),
+            hung_up_group: AtomicU32::new(0),
             life: AtomicU8::new(Life::Lives as u8),
             watchers: PollQueue::new(),
             maker: AtomicU32::new(0),
@@ -391,6 +399,23 @@ impl Process {
         if let Some(old) = old {
             self.usage.note_resident(old.peak_resident_pages());
         }
+    }
+
+    pub fn terminal(&self) -> Option<Arc<Terminal>> {
+        self.terminal.lock().clone()
+    }
+
+    pub fn set_terminal(&self, terminal: Option<Arc<Terminal>>) {
+        let before = core::mem::replace(&mut *self.terminal.lock(), terminal);
+        drop(before);
+    }
+
+    pub fn set_hung_up_group(&self, group: u32) {
+        self.hung_up_group.store(group, Ordering::Relaxed);
+    }
+
+    pub fn take_hung_up_group(&self) -> Option<u32> {
+        Some(self.hung_up_group.swap(0, Ordering::Relaxed)).filter(|&group| group != 0)
     }
 
     pub fn life(&self) -> Life {
