@@ -161,9 +161,9 @@ impl Mm {
                 let wanted = if access == Access::Write {
                     VmFlags::WRITE
                 } else {
-                    VmFlags::PERMISSIONS
+                    VmFlags::READ
                 };
-                if !vma.flags.intersects(wanted) {
+                if !vma.flags.contains(wanted) {
                     return Err(Errno::EINVAL);
                 }
                 vma.end.min(range.end)

@@ -41,6 +41,12 @@ impl Mm {
         Ok(())
     }
 
+    /// Whether an area holds `address`.
+    pub fn is_mapped(&self, address: VirtAddr) -> bool {
+        self.read(Sleep::Uninterruptible)
+            .is_ok_and(|areas| areas.find(address).is_some())
+    }
+
     fn is_present(&self, vma: &Vma, page: VirtAddr) -> bool {
         if self.page_table.lock().get(page).is_some() {
             return true;

@@ -110,7 +110,7 @@ impl Mm {
         };
         Ok(Remapped {
             start,
-            populate: expands.then(|| (start.saturating_add(old_len), old_len.abs_diff(new_len))),
+            populate: expands.then(|| (start + old_len, new_len - old_len)),
         })
     }
 
@@ -333,13 +333,14 @@ fn check_piece(areas: &MmapWriteGuard<'_>, vma: &Vma, piece: Piece, how: Remap) 
     if old_len == 0 && !vma.is_shared() {
         return Err(Errno::EINVAL);
     }
-    if old_len > vma.end.get() - start.get() {
+    // What becomes shorter may have been as long as it likes.
+    if old_len.min(new_len) > vma.end.get() - start.get() {
         return Err(Errno::EFAULT);
     }
-    if new_len == old_len {
+    if new_len <= old_len {
         return Ok(false);
     }
-    let delta = old_len.abs_diff(new_len);
+    let delta = new_len - old_len;
     let locked = vma.flags.contains(VmFlags::LOCKED);
     if locked {
         limits::may_lock(areas, (delta >> PAGE_SHIFT) as u64, Errno::EAGAIN)?;

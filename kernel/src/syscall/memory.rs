@@ -76,10 +76,9 @@ pub fn sys_mmap(&[addr, len, prot, flags, fd, offset]: &Args) -> Result<usize> {
     })
 }
 
-/// Flags that MAP_SHARED_VALIDATE accepts.
+/// Flags that MAP_SHARED_VALIDATE accepts. MAP_FIXED_NOREPLACE is not among them on Linux either.
 const KNOWN_FLAGS: u32 = abi::MAP_TYPE
     | abi::MAP_FIXED
-    | abi::MAP_FIXED_NOREPLACE
     | abi::MAP_ANONYMOUS
     | abi::MAP_GROWSDOWN
     | abi::MAP_DENYWRITE
@@ -197,8 +196,14 @@ pub fn sys_mprotect(&[addr, len, prot, ..]: &Args) -> Result<usize> {
         return Err(Errno::ENOMEM);
     }
     let known = abi::PROT_READ | abi::PROT_WRITE | abi::PROT_EXEC | abi::PROT_SEM;
-    if prot_bits & !grows & !known != 0 || grows == abi::PROT_GROWSUP {
+    if prot_bits & !grows & !known != 0 {
         return Err(Errno::EINVAL);
+    }
+    if grows == abi::PROT_GROWSUP {
+        // No area grows upwards.
+        let mapped = VirtAddr::new(addr)
+            .is_some_and(|addr| with_mm(|mm| Ok(mm.is_mapped(addr))) == Ok(true));
+        return Err(if mapped { Errno::EINVAL } else { Errno::ENOMEM });
     }
     let grows_down = grows == abi::PROT_GROWSDOWN;
     with_mm(|mm| mm.protect(addr, len, permissions(prot), grows_down)).map(|()| 0)

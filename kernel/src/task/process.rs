@@ -388,7 +388,7 @@ impl Process {
 
     /// Replaces the current process's address space and goes on in the new one, or in the kernel's own without one. The old one
     /// goes with its last reference.
-    pub(super) fn replace_mm(&self, mm: Option<Arc<Mm>>) {
+    pub(crate) fn replace_mm(&self, mm: Option<Arc<Mm>>) {
         debug_assert!(core::ptr::eq(self, &*crate::sched::current().process));
         match &mm {
             Some(mm) => mm.activate(),

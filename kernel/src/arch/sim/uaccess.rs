@@ -5,7 +5,7 @@ use super::mmu::translate;
 use super::{PtRegs, USER_END};
 use crate::mm::PAGE_SIZE;
 use crate::mm::fault::{Access, FaultInfo, FaultVerdict, handle_page_fault};
-use crate::mm::pte::PteFlags;
+use crate::mm::pte::{Pte, PteFlags};
 use crate::signal::Signal;
 
 /// How often an access is made again before it counts as a livelock.
@@ -23,12 +23,13 @@ pub enum UserFault {
 fn resolve(regs: &mut PtRegs, address: usize, access: Access) -> Result<*mut u8, FaultVerdict> {
     for _ in 0..MAX_FAULTS {
         let pte = translate(address);
-        let permission = match access {
-            Access::Read => PteFlags::READ | PteFlags::WRITE | PteFlags::EXEC,
-            Access::Write => PteFlags::WRITE,
-            Access::Execute => PteFlags::EXEC,
+        let permits = |pte: &Pte| match access {
+            // As on x86, what is present can be read.
+            Access::Read => true,
+            Access::Write => pte.flags.contains(PteFlags::WRITE),
+            Access::Execute => pte.flags.contains(PteFlags::EXEC),
         };
-        if let Some(pte) = pte.filter(|pte| pte.flags.intersects(permission)) {
+        if let Some(pte) = pte.filter(permits) {
             // SAFETY: the offset lies in the frame.
             return Ok(unsafe { frame_ptr(pte.frame).add(address % PAGE_SIZE) });
         }

@@ -550,11 +550,7 @@ pub fn line(vma: &Vma, heap: (usize, usize), text: &mut Text) -> fmt::Result {
     )?;
     let source = vma.source.as_ref();
     let file = source.and_then(|source| source.file.as_ref());
-    let offset = if file.is_some() {
-        source.map_or(0, |source| source.first_page * PAGE_SIZE as u64)
-    } else {
-        0
-    };
+    let offset = source.map_or(0, |source| source.first_page * PAGE_SIZE as u64);
     let (device, ino) = file.map_or((0, 0), |file| file.id());
     write!(
         text,

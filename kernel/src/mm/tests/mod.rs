@@ -1,7 +1,9 @@
 //! Memory management on the simulated machine. The fault path has tests of its own.
 
+mod areas;
 mod files;
 mod limits;
+mod model;
 mod truncate;
 
 use std::boxed::Box;
