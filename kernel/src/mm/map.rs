@@ -12,6 +12,9 @@ use crate::errno::{Errno, Result};
 use crate::sched::current;
 use crate::task::rlimit::Resource;
 
+/// Locked areas that one mprotect(2) makes present for writing.
+const MOST_POPULATED: usize = 16;
+
 /// Where a mapping shall go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -144,7 +147,7 @@ impl Mm {
             start = first.start;
         }
         let mut at = start;
-        let mut locked = false;
+        let mut to_write = heapless::Vec::<Range, MOST_POPULATED>::new();
         let outcome = loop {
             if at.get() >= end {
                 break Ok(());
@@ -156,16 +159,20 @@ impl Mm {
                 start: at,
                 end: vma.end.min(VirtAddr::new(end).unwrap_or(VirtAddr::END)),
             };
-            locked |= vma.flags.contains(VmFlags::LOCKED);
             at = part.end;
             if let Err(errno) = self.protect_part(&mut areas, &vma, part, prot) {
                 break Err(errno);
             }
+            let locked = VmFlags::LOCKED | VmFlags::SHARED | VmFlags::WRITE;
+            if vma.flags & locked == VmFlags::LOCKED && prot.contains(VmFlags::WRITE) {
+                // What has no place here is left to faults.
+                let _ = to_write.push(part);
+            }
         };
         drop(areas);
-        if locked && prot.contains(VmFlags::WRITE) {
-            // Locked memory that can be written is there to be written.
-            self.populate_what_can_be_had(start.get(), at.get() - start.get());
+        for part in to_write {
+            // Locked memory of the process's own that can be written is there to be written.
+            self.populate_what_can_be_had(part.start.get(), part.len());
         }
         outcome
     }
