@@ -19,6 +19,9 @@ const FRESH: usize = 0x2500_0000_0000;
 const PAGES: usize = 64;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
+/// What one thread does until the time is over; how often it did.
+type Job = fn() -> u64;
+
 static STOP: AtomicBool = AtomicBool::new(false);
 static WRONG: AtomicU64 = AtomicU64::new(0);
 
@@ -148,7 +151,7 @@ fn main() -> ExitCode {
     for page in 0..PAGES {
         store(SHARED + page * PAGE, page as u64 + 1);
     }
-    let jobs: [(&str, fn() -> u64); 5] = [
+    let jobs: [(&str, Job); 5] = [
         ("stacks grown", grow_stacks),
         ("splits and joins", split_and_join),
         ("readings", read_all),
