@@ -79,6 +79,12 @@ pub use imp::{current, enter_user, set_current, switch};
 /// Result<(), OutOfMemory>`: fork: gives the child a reference of each present page; unless `share_writable`, both sides lose WRITE.
 /// Flushes the parent. The closure sees each frame now owned by the child, also on failure (special entries are copied, too, and not
 /// shown).
+/// The child's entries are not protected for userfaultfd, nor are those that `move_range` has moved.
+/// · `fn is_marked(&self, VirtAddr) -> bool`, `fn mark_missing(&mut self, start, end) -> Result<(), OutOfMemory>` (every page of the range
+/// that is not there; cost proportional to the range), `fn unmark(&mut self, start, end)`: marks of pages that are not there. `map`
+/// and `map_special` take the mark and protect the page with UFFD_WP, without WRITE; `unmap_range` takes marks away, `unmap_range_if`
+/// leaves them and turns UFFD_WP into one; `get` and the
+/// other range operations do not see them
 /// · `fn table_frames(&self) -> u64`: frames that the tables take · `fn activate(&self)`: this CPU uses the space from now on
 /// · `fn deactivate()`: the kernel's own tables
 /// · Drop frees the tables; the owner has unmapped everything before.

@@ -1,4 +1,4 @@
-//! /dev: null, zero, full, random, urandom, tty, ptmx, pts, console, links to the standard files, and shm.
+//! /dev: null, zero, full, random, urandom, tty, ptmx, pts, console, userfaultfd, links to the standard files, and shm.
 
 use alloc::sync::Arc;
 use core::fmt::Write;
@@ -10,6 +10,7 @@ use super::null::{self, Device};
 use super::pty;
 use super::text::Maker;
 use super::tmpfs::TmpFs;
+use super::userfaultfd;
 use crate::drivers::console::Output;
 use crate::errno::Result;
 
@@ -47,6 +48,7 @@ pub fn mount(root: &InodeRef) -> Result<Dev> {
     dir.add("ptmx", pty::multiplexer(ino(), parent.clone())?)?;
     dir.add("pts", pty::directory(parent.clone())?)?;
     dir.add("console", stdout.clone())?;
+    dir.add("userfaultfd", userfaultfd::device(ino(), parent.clone())?)?;
     let links: [(&'static str, Maker); 4] = [
         ("fd", |text| text.write_str("/proc/self/fd")),
         ("stdin", |text| text.write_str("/proc/self/fd/0")),

@@ -394,7 +394,7 @@ impl File {
 
     pub fn poll(&self) -> PollEvents {
         match &self.opened {
-            Opened::Stream(stream) => stream.poll(),
+            Opened::Stream(stream) => stream.poll_as(self.nonblock()),
             Opened::Path => PollEvents::NVAL,
             _ => PollEvents::READABLE | PollEvents::WRITABLE,
         }

@@ -40,6 +40,7 @@ pub mod testing;
 pub mod text;
 pub mod timerfd;
 pub mod tmpfs;
+pub mod userfaultfd;
 
 use alloc::boxed::Box;
 

@@ -165,8 +165,6 @@ pub fn go_on(left: usize) -> bool {
     if left == 0 {
         return true;
     }
-    if current().has_flag(crate::task::thread::flag::NEED_RESCHED) {
-        crate::sched::yield_now();
-    }
+    crate::sched::yield_if_wanted();
     !crate::signal::fatal_signal_pending(&current())
 }

@@ -55,6 +55,11 @@ pub trait Stream: Send + Sync {
         Some(&poll::SHARED)
     }
 
+    /// [`Stream::poll`] for a descriptor with or without O_NONBLOCK, where that matters.
+    fn poll_as(&self, _nonblock: bool) -> PollEvents {
+        self.poll()
+    }
+
     fn ioctl(&self, _command: u32, _arg: usize) -> Result<usize> {
         Err(Errno::ENOTTY)
     }

@@ -117,7 +117,11 @@ impl Mm {
                 Err(Errno::EINVAL)
             }
             Advice::DontNeed { .. } => {
-                self.zap(part.start, part.end);
+                if vma.source.is_some() {
+                    self.zap_contents(part.start, part.end);
+                } else {
+                    self.zap(part.start, part.end);
+                }
                 Ok(())
             }
             Advice::Free if vma.source.is_some() => Err(Errno::EINVAL),

@@ -33,7 +33,7 @@ const LOW_START: usize = 0x4000_0000;
 const LOW_END: usize = 0x8000_0000;
 
 /// A checked page-aligned range of user addresses.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Range {
     pub start: VirtAddr,
     pub end: VirtAddr,
@@ -206,7 +206,8 @@ impl Mm {
             .lock()
             .protect_range(part.start, part.end, |_, pte| {
                 let mut new = pte_flags | (pte.flags & KEPT);
-                if !at_once && !pte.flags.contains(super::pte::PteFlags::WRITE) {
+                let protected = pte.flags.contains(super::pte::PteFlags::UFFD_WP);
+                if protected || !at_once && !pte.flags.contains(super::pte::PteFlags::WRITE) {
                     // Such pages become writable by a fault: private ones, which may still be shared, and those whose changes are noted.
                     new.remove(super::pte::PteFlags::WRITE);
                 }

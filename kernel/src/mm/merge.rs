@@ -43,7 +43,12 @@ impl Areas {
         if flags == vma.flags {
             return Ok(());
         }
-        let changed = vma.part(start, end, flags)?;
+        self.replace_part(vma, vma.part(start, end, flags)?)
+    }
+
+    /// Puts `changed`, a part of an area in the tree, in its place: splits the area, and joins what fits. `ENOMEM`, also for too many areas.
+    pub fn replace_part(&mut self, vma: &Vma, changed: Arc<Vma>) -> Result {
+        let (start, end) = (changed.start, changed.end);
         let (first, last) = (start == vma.start, end == vma.end);
         let joined = self.join(&changed, Origin::Changed, first, last)?;
         let (mut below, mut above) = (false, false);
@@ -188,7 +193,10 @@ impl Areas {
 
 /// Whether `high` begins where `low` ends and is more of the same (`is_mergeable_vma`).
 fn goes_on(low: &Vma, high: &Vma) -> bool {
-    low.end == high.start && low.flags == high.flags && low.same_contents(high)
+    low.end == high.start
+        && low.flags == high.flags
+        && low.same_userfault(high)
+        && low.same_contents(high)
 }
 
 /// Whether the identities let `vma` become part of `neighbour` (`is_mergeable_anon_vma`). Pages that may be a parent's stay in an area

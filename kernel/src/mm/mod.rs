@@ -30,6 +30,7 @@ pub mod stack;
 mod tests;
 mod translations;
 pub mod uaccess;
+pub mod userfault;
 pub mod vma;
 
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, page_align_down, page_align_up};

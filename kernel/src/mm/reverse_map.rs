@@ -92,7 +92,7 @@ impl ReverseMap {
         self.for_each(first, last, &mut |area| {
             if let Some((start, end)) = area.range(first, last) {
                 if copies {
-                    area.translations.zap(start, end);
+                    area.translations.zap_contents(start, end);
                 } else {
                     area.translations.zap_cached(start, end);
                 }

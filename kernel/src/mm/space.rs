@@ -210,6 +210,16 @@ impl Mm {
             .map_or((0, 0), |areas| (areas.brk_start, areas.brk))
     }
 
+    /// The write side whatever signals come, for what has to be done: changes may fail for want of memory.
+    pub(super) fn write_uninterruptible(&self) -> MmapWriteGuard<'_> {
+        loop {
+            if let Ok(mut areas) = self.mmap_lock.write(Sleep::Uninterruptible) {
+                let _ = areas.gaps.reserve(NEW_AREAS);
+                return MmapWriteGuard(areas);
+            }
+        }
+    }
+
     /// A copy for fork(2): the same areas; private pages are shared until one side writes. `ENOMEM` if the page cache had no memory for
     /// it either.
     pub fn fork(&self) -> Result<Arc<Mm>> {
@@ -223,8 +233,8 @@ impl Mm {
             if vma.flags.contains(VmFlags::DONTFORK) {
                 continue;
             }
-            // Locks are not inherited.
-            let flags = vma.flags - (VmFlags::LOCKED | VmFlags::LOCKONFAULT);
+            // Locks and userfaultfds are not inherited.
+            let flags = vma.flags - (VmFlags::LOCKED | VmFlags::LOCKONFAULT | VmFlags::UFFD);
             if flags.contains(VmFlags::ACCOUNT) {
                 limits::may_charge(vma.len())?;
             }

@@ -42,12 +42,22 @@ impl Translations {
         self.resident.peak()
     }
 
-    /// Removes every translation in `start..end`; the frames lose a reference each.
+    /// Removes every translation in `start..end`, with what userfaultfd protects; the frames lose a reference each.
     pub(super) fn zap(&self, start: VirtAddr, end: VirtAddr) {
+        self.resident.note_peak();
+        let mut gone = PageCounts::default();
+        self.page_table
+            .lock()
+            .unmap_range(start, end, &mut |_, _, frame| count(&mut gone, frame));
+        self.resident.remove_all(gone);
+    }
+
+    /// Removes every translation in `start..end` of an area of a file, whose contents may come back: protection for userfaultfd stays.
+    pub(super) fn zap_contents(&self, start: VirtAddr, end: VirtAddr) {
         self.zap_if(start, end, &mut |_| true);
     }
 
-    /// Removes the translations of pages of the page cache in `start..end`, and leaves private copies.
+    /// Removes the translations of pages of the page cache in `start..end`, and leaves private copies and protection.
     pub(super) fn zap_cached(&self, start: VirtAddr, end: VirtAddr) {
         self.zap_if(start, end, &mut |pte| page_cache::holds(pte.frame));
     }
@@ -55,14 +65,11 @@ impl Translations {
     fn zap_if(&self, start: VirtAddr, end: VirtAddr, wanted: &mut impl FnMut(Pte) -> bool) {
         self.resident.note_peak();
         let mut gone = PageCounts::default();
-        let mut drop_page = |_: VirtAddr, _: Pte, frame: Option<Frame>| {
-            if let Some(frame) = frame {
-                gone.add(Frame::kind(frame.number()));
-            }
-        };
         self.page_table
             .lock()
-            .unmap_range_if(start, end, wanted, &mut drop_page);
+            .unmap_range_if(start, end, wanted, &mut |_, _, frame| {
+                count(&mut gone, frame)
+            });
         self.resident.remove_all(gone);
     }
 
@@ -92,5 +99,13 @@ impl Translations {
         };
         self.zap_if(page, end, &mut |pte| pte.frame == frame);
         true
+    }
+}
+
+/// Counts a page that is going.
+#[inline]
+fn count(gone: &mut PageCounts, frame: Option<Frame>) {
+    if let Some(frame) = frame {
+        gone.add(Frame::kind(frame.number()));
     }
 }

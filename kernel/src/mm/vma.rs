@@ -18,6 +18,7 @@ use super::page_cache::Mapping;
 use super::pte::PteFlags;
 use super::reverse_map::{Area, Entry};
 use super::translations::Translations;
+use super::userfault::Context;
 use crate::errno::{OutOfMemory, Result};
 
 bitflags! {
@@ -54,6 +55,12 @@ bitflags! {
         const NOHUGEPAGE = 1 << 19;
         /// Counts for the decision whether there is enough memory: private and writable, now or once.
         const ACCOUNT = 1 << 20;
+        /// Faults on missing pages go to the area's userfaultfd.
+        const UFFD_MISSING = 1 << 28;
+        /// Writes to pages that it protects go to the area's userfaultfd.
+        const UFFD_WP = 1 << 29;
+        /// Registered with a userfaultfd. Areas without these have none.
+        const UFFD = Self::UFFD_MISSING.bits() | Self::UFFD_WP.bits();
         const PERMISSIONS = Self::READ.bits() | Self::WRITE.bits() | Self::EXEC.bits();
     }
 }
@@ -105,6 +112,8 @@ pub struct Vma {
     pub anon: Anon,
     /// Its place in the reverse map of what is behind it.
     reverse: Option<Entry>,
+    /// The userfaultfd of an area that has one of the flags [`VmFlags::UFFD`].
+    pub userfault: Option<Arc<Context>>,
     link: RBTreeAtomicLink,
     removed: SinglyLinkedListAtomicLink,
 }
@@ -127,21 +136,22 @@ impl Vma {
         source: Option<Source>,
     ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
         let own_first_page = (start.get() >> PAGE_SHIFT) as u64;
-        Vma::with(start..end, flags, source, own_first_page, None)
+        Vma::with(start..end, flags, source, (own_first_page, None), None)
     }
 
     fn with(
         Range { start, end }: Range<VirtAddr>,
         flags: VmFlags,
         source: Option<Source>,
-        own_first_page: u64,
-        anon: Option<AnonId>,
+        (own_first_page, anon): (u64, Option<AnonId>),
+        userfault: Option<Arc<Context>>,
     ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
         debug_assert!(start < end && start.is_aligned() && end.is_aligned());
         let reverse = match &source {
             Some(source) => Some(Entry::new(&source.mapping)?),
             None => None,
         };
+        debug_assert_eq!(userfault.is_some(), flags.intersects(VmFlags::UFFD));
         Ok(Arc::try_new(Vma {
             start,
             end,
@@ -150,6 +160,7 @@ impl Vma {
             own_first_page,
             anon: Anon::new(anon),
             reverse,
+            userfault,
             link: RBTreeAtomicLink::new(),
             removed: SinglyLinkedListAtomicLink::new(),
         })?)
@@ -214,13 +225,14 @@ impl Vma {
     }
 
     /// The part `start..end` of the area as an area of its own, with other `flags`. Both may also lie outside the area, which then grows.
+    /// Without one of [`VmFlags::UFFD`] it is not registered with a userfaultfd.
     pub fn part(
         &self,
         start: VirtAddr,
         end: VirtAddr,
         flags: VmFlags,
     ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
-        self.with_identity(start, start..end, flags, self.anon.get())
+        self.part_as(start, end, flags, self.anon.get())
     }
 
     /// The same with the identity `anon`.
@@ -231,21 +243,35 @@ impl Vma {
         flags: VmFlags,
         anon: Option<AnonId>,
     ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
-        self.with_identity(start, start..end, flags, anon)
+        let userfault = self.userfault.as_ref();
+        let userfault = userfault.filter(|_| flags.intersects(VmFlags::UFFD));
+        self.with_identity(start, start..end, flags, anon, userfault.cloned())
     }
 
-    /// The contents from `start` on as an area at `to..end`, as mremap(2) moves them.
+    /// The same as [`Vma::part`], registered with `userfault`, whose flags are in `flags`.
+    pub fn part_with(
+        &self,
+        start: VirtAddr,
+        end: VirtAddr,
+        flags: VmFlags,
+        userfault: Arc<Context>,
+    ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
+        self.with_identity(start, start..end, flags, self.anon.get(), Some(userfault))
+    }
+
+    /// The contents from `start` on as an area at `to..end`, as mremap(2) moves them: not registered with a userfaultfd.
     pub fn part_at(
         &self,
         start: VirtAddr,
         to: VirtAddr,
         end: VirtAddr,
     ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
+        let flags = self.flags - VmFlags::UFFD;
         if self.source.is_none() && self.anon.get().is_none() {
             // Nothing is in it yet: as good as mapped there.
-            return Vma::new(to, end, self.flags, None);
+            return Vma::new(to, end, flags, None);
         }
-        self.with_identity(start, to..end, self.flags, self.anon.get())
+        self.with_identity(start, to..end, flags, self.anon.get(), None)
     }
 
     fn with_identity(
@@ -254,6 +280,7 @@ impl Vma {
         place: Range<VirtAddr>,
         flags: VmFlags,
         anon: Option<AnonId>,
+        userfault: Option<Arc<Context>>,
     ) -> core::result::Result<Arc<Vma>, OutOfMemory> {
         let mut source = self.source.clone();
         if let Some(source) = &mut source {
@@ -263,7 +290,7 @@ impl Vma {
         let own_first_page = self
             .own_first_page
             .wrapping_add_signed(self.pages_to(start));
-        Vma::with(place, flags, source, own_first_page, anon)
+        Vma::with(place, flags, source, (own_first_page, anon), userfault)
     }
 
     /// Pages from the area's start to `address`.
@@ -307,6 +334,11 @@ impl Vma {
                 .source
                 .as_ref()
                 .is_none_or(|source| !source.mapping.tracks_writes())
+    }
+
+    /// Whether both have the same userfaultfd, or none.
+    pub fn same_userfault(&self, other: &Vma) -> bool {
+        self.userfault.as_ref().map(Arc::as_ptr) == other.userfault.as_ref().map(Arc::as_ptr)
     }
 
     /// Page-table permissions of a page that may be written at once.

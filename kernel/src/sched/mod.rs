@@ -6,6 +6,7 @@
 //!
 //! Lock rank: RUN_QUEUE, which also guards every thread's run state. All operations are O(log n) and allocate nothing.
 
+pub mod addressed;
 mod entity;
 pub mod keyed;
 pub mod mutex;
@@ -358,5 +359,12 @@ pub fn timer_tick() {
     current.sched.account(irq::interrupted_user());
     if cpu.ready.tick_ends_turn(&current.sched) {
         current.set_flag(flag::NEED_RESCHED);
+    }
+}
+
+/// Lets others run if it is their turn, between two steps of something long. No spin lock may be held.
+pub fn yield_if_wanted() {
+    if current().has_flag(flag::NEED_RESCHED) {
+        schedule();
     }
 }

@@ -33,6 +33,8 @@ pub const PAGE_TABLE: Rank = Rank(12);
 /// The second of two page tables, which is the child's in fork.
 pub const PAGE_TABLE_SECOND: Rank = Rank(13);
 pub const FUTEX_SECOND: Rank = Rank(13);
+/// Waiters at addresses: userfaultfds.
+pub const ADDRESSED: Rank = Rank(13);
 /// A process's signal state and its list of threads.
 pub const SIGNAL: Rank = Rank(14);
 /// A thread's signal state.

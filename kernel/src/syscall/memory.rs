@@ -6,7 +6,7 @@ use linux_raw_sys::general as abi;
 
 use crate::arch::USER_END;
 use crate::errno::{Errno, Result};
-use crate::fs::File;
+use crate::fs::{File, userfaultfd};
 use crate::mm::addr::{page_align_down, page_align_up};
 use crate::mm::advice::Advice;
 use crate::mm::fault::Access;
@@ -371,4 +371,14 @@ pub fn sys_mlockall(&[flags, ..]: &Args) -> Result<usize> {
 /// munlockall(2).
 pub fn sys_munlockall(_: &Args) -> Result<usize> {
     with_mm(|mm| mm.set_all_locks(Some(VmFlags::empty()), VmFlags::empty())).map(|()| 0)
+}
+
+/// userfaultfd(2). `EPERM` unless the caller is privileged or takes only faults of user mode (`vm.unprivileged_userfaultfd` is 0).
+pub fn sys_userfaultfd(&[flags, ..]: &Args) -> Result<usize> {
+    let flags = flags as u32;
+    let privileged = current().process.credentials.get().is_privileged();
+    if flags & abi::UFFD_USER_MODE_ONLY == 0 && !privileged {
+        return Err(Errno::EPERM);
+    }
+    userfaultfd::open(flags)
 }

@@ -84,6 +84,7 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_munlockall Plain memory::sys_munlockall;
     __NR_process_vm_readv Plain remote::sys_process_vm_readv;
     __NR_process_vm_writev Plain remote::sys_process_vm_writev;
+    __NR_userfaultfd Plain memory::sys_userfaultfd;
     // Signals.
     __NR_rt_sigaction Plain signal::sys_rt_sigaction;
     __NR_rt_sigprocmask Plain signal::sys_rt_sigprocmask;

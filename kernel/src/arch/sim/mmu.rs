@@ -1,6 +1,6 @@
 //! A software MMU: page tables as maps, and a TLB that forgets nothing by itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 use crate::errno::OutOfMemory;
@@ -13,6 +13,8 @@ type Entries = Arc<Mutex<BTreeMap<usize, Pte>>>;
 /// A user address space's translations.
 pub struct PageTable {
     entries: Entries,
+    /// Pages that are not there, to be write-protected for userfaultfd when they come.
+    marked: BTreeSet<usize>,
 }
 
 struct Mmu {
@@ -59,6 +61,7 @@ impl PageTable {
     pub fn new() -> Result<PageTable, OutOfMemory> {
         Ok(PageTable {
             entries: Entries::default(),
+            marked: BTreeSet::new(),
         })
     }
 
@@ -77,6 +80,7 @@ impl PageTable {
         frame: Frame,
         flags: PteFlags,
     ) -> Result<(), (OutOfMemory, Frame)> {
+        let flags = self.taking_the_mark(address, flags);
         let pte = Pte {
             frame: frame.into_raw(),
             flags: flags - PteFlags::SPECIAL,
@@ -86,19 +90,40 @@ impl PageTable {
         Ok(())
     }
 
+    /// The flags of a page that comes to a place that may be marked.
+    fn taking_the_mark(&mut self, address: VirtAddr, flags: PteFlags) -> PteFlags {
+        if self.marked.remove(&key(address)) {
+            flags - PteFlags::WRITE | PteFlags::UFFD_WP
+        } else {
+            flags
+        }
+    }
+
+    pub fn is_marked(&self, address: VirtAddr) -> bool {
+        self.marked.contains(&key(address))
+    }
+
+    pub fn mark_missing(&mut self, start: VirtAddr, end: VirtAddr) -> Result<(), OutOfMemory> {
+        let entries = lock(&self.entries);
+        let pages = (start.get()..end.get()).step_by(crate::mm::PAGE_SIZE);
+        self.marked
+            .extend(pages.filter(|page| !entries.contains_key(page)));
+        Ok(())
+    }
+
+    pub fn unmark(&mut self, start: VirtAddr, end: VirtAddr) {
+        self.marked
+            .retain(|page| !(start.get()..end.get()).contains(page));
+    }
+
     pub fn map_special(
         &mut self,
         address: VirtAddr,
         frame: FrameNumber,
         flags: PteFlags,
     ) -> Result<(), OutOfMemory> {
-        let before = lock(&self.entries).insert(
-            key(address),
-            Pte {
-                frame,
-                flags: flags | PteFlags::SPECIAL,
-            },
-        );
+        let flags = self.taking_the_mark(address, flags) | PteFlags::SPECIAL;
+        let before = lock(&self.entries).insert(key(address), Pte { frame, flags });
         assert!(before.is_none(), "{address:?} was mapped already");
         Ok(())
     }
@@ -132,10 +157,28 @@ impl PageTable {
         end: VirtAddr,
         f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
     ) {
-        self.unmap_range_if(start, end, &mut |_| true, f);
+        self.unmark(start, end);
+        self.remove_range(start, end, &mut |_| true, f);
     }
 
     pub fn unmap_range_if(
+        &mut self,
+        start: VirtAddr,
+        end: VirtAddr,
+        wanted: &mut impl FnMut(Pte) -> bool,
+        f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
+    ) {
+        let mut protected = Vec::new();
+        self.remove_range(start, end, wanted, &mut |page, pte, frame| {
+            if pte.flags.contains(PteFlags::UFFD_WP) {
+                protected.push(page.get());
+            }
+            f(page, pte, frame);
+        });
+        self.marked.extend(protected);
+    }
+
+    fn remove_range(
         &mut self,
         start: VirtAddr,
         end: VirtAddr,
@@ -200,13 +243,15 @@ impl PageTable {
         end: VirtAddr,
         to: VirtAddr,
     ) -> Result<(), OutOfMemory> {
+        self.unmark(start, end);
         let mut entries = lock(&self.entries);
         let pages: Vec<usize> = entries
             .range(start.get()..end.get())
             .map(|(&page, _)| page)
             .collect();
         for page in pages {
-            if let Some(pte) = entries.remove(&page) {
+            if let Some(mut pte) = entries.remove(&page) {
+                pte.flags.remove(PteFlags::UFFD_WP);
                 let before = entries.insert(page - start.get() + to.get(), pte);
                 assert!(before.is_none(), "moved onto a mapped page");
             }
@@ -233,7 +278,8 @@ impl PageTable {
                 let _ = unsafe { Frame::share(pte.frame) }.into_raw();
                 copied(pte.frame);
             }
-            lock(&child.entries).insert(page, *pte);
+            let flags = pte.flags - PteFlags::UFFD_WP;
+            lock(&child.entries).insert(page, Pte { flags, ..*pte });
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! User page tables: four levels of 512 entries, edited through the direct map (SDM volume 3, chapter 4).
 //!
 //! A present entry owns one reference of its frame, unless it is SPECIAL. Entries that nobody may access (PROT_NONE) stay in the table
-//! without the hardware's present bit.
+//! without the hardware's present bit. An entry without a page may be a [`MARKER`]; those are in use, but not shown as entries.
 //!
 //! The entry of a table in the table above it owns the table's frame, and counts the table's own entries in bits that the hardware
 //! ignores. So a table that becomes empty goes at once, up to the root, and nothing has to be searched when an address space ends.
@@ -48,6 +48,12 @@ const SOFTWARE: u64 = PteFlags::SPECIAL.bits() | PteFlags::NONE.bits() | PteFlag
 const _: () = assert!(PteFlags::WRITE.bits() == bits::WRITE);
 const _: () = assert!(SEEN << 2 == bits::ACCESSED | bits::DIRTY);
 const _: () = assert!(SOFTWARE << 4 == 0b111 << 9);
+
+/// UFFD_WP in an entry.
+const UFFD_WP: u64 = PteFlags::UFFD_WP.bits() << 4;
+
+/// The entry of a page that is not there, and is write-protected for userfaultfd as soon as it comes.
+const MARKER: u64 = UFFD_WP;
 
 /// More pages than these are flushed by reloading CR3.
 const FLUSH_ONE_BY_ONE: usize = 32;
@@ -285,12 +291,18 @@ impl PageTable {
         self.frames
     }
 
-    /// The lowest-level entry of an address, if it is in use.
+    /// The place of an address's lowest-level entry, if there is a table for it.
+    #[inline]
+    fn slot(&self, address: VirtAddr) -> Option<&'static AtomicU64> {
+        let [.., low] = self.path(address.get())?;
+        Some(&entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)])
+    }
+
+    /// The lowest-level entry of an address, if it has a page.
     #[inline]
     fn find(&self, address: VirtAddr) -> Option<&'static AtomicU64> {
-        let [.., low] = self.path(address.get())?;
-        let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)];
-        (at.load(Ordering::Relaxed) != 0).then_some(at)
+        let at = self.slot(address)?;
+        (at.load(Ordering::Relaxed) & !MARKER != 0).then_some(at)
     }
 
     #[inline]
@@ -330,10 +342,38 @@ impl PageTable {
     fn fill(&mut self, address: VirtAddr, value: u64) -> Result<(), OutOfMemory> {
         let [.., low] = self.path_or_new(address.get())?;
         let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)];
-        assert_eq!(at.load(Ordering::Relaxed), 0, "{address:?} is mapped");
-        at.store(value, Ordering::Relaxed);
-        count_up(low, 1);
+        match at.load(Ordering::Relaxed) {
+            0 => {
+                at.store(value, Ordering::Relaxed);
+                count_up(low, 1);
+            }
+            MARKER => at.store(value & !bits::WRITE | UFFD_WP, Ordering::Relaxed),
+            _ => panic!("{address:?} is mapped"),
+        }
         Ok(())
+    }
+
+    /// Whether a page that is not there is marked to be write-protected when it comes.
+    pub fn is_marked(&self, address: VirtAddr) -> bool {
+        let slot = self.slot(address);
+        slot.is_some_and(|at| at.load(Ordering::Relaxed) == MARKER)
+    }
+
+    pub fn mark_missing(&mut self, start: VirtAddr, end: VirtAddr) -> Result<(), OutOfMemory> {
+        for page in (start.get()..end.get()).step_by(PAGE_SIZE) {
+            let [.., low] = self.path_or_new(page)?;
+            let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(page, 0)];
+            if at.load(Ordering::Relaxed) == 0 {
+                at.store(MARKER, Ordering::Relaxed);
+                count_up(low, 1);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn unmark(&mut self, start: VirtAddr, end: VirtAddr) {
+        let mut unmarked = |value| if value == MARKER { 0 } else { value };
+        self.remove_range(start.get(), end.get(), &mut unmarked, &mut |_, _| {});
     }
 
     pub fn replace(
@@ -361,7 +401,7 @@ impl PageTable {
         end: VirtAddr,
         f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
     ) {
-        self.unmap_range_if(start, end, &mut |_| true, f);
+        self.unmap_leaving(start.get(), end.get(), &mut |_| 0, f);
     }
 
     pub fn unmap_range_if(
@@ -371,25 +411,40 @@ impl PageTable {
         wanted: &mut impl FnMut(Pte) -> bool,
         f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
     ) {
-        let mut wanted = |value| wanted(from_hardware(value));
-        self.remove_range(start.get(), end.get(), &mut wanted, &mut |page, value| {
+        let mut rest = |value| match value {
+            MARKER => MARKER,
+            value if wanted(from_hardware(value)) => value & MARKER,
+            value => value,
+        };
+        self.unmap_leaving(start.get(), end.get(), &mut rest, f);
+    }
+
+    fn unmap_leaving(
+        &mut self,
+        start: usize,
+        end: usize,
+        rest: &mut impl FnMut(u64) -> u64,
+        f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
+    ) {
+        self.remove_range(start, end, rest, &mut |page, value| {
             if let Some(address) = VirtAddr::new(page) {
                 f(address, from_hardware(value), owned(value));
             }
         });
     }
 
-    /// Takes the entries of a range out that are wanted and hands them on after the flush.
+    /// Puts `rest` of each entry in use of a range in its place, which is nothing, a marker, or what it was, and hands on after the flush
+    /// those that had a page and have none any more.
     fn remove_range(
         &mut self,
         start: usize,
         end: usize,
-        wanted: &mut impl FnMut(u64) -> bool,
+        rest: &mut impl FnMut(u64) -> u64,
         f: &mut impl FnMut(usize, u64),
     ) {
         let mut at = start;
         while let Some((first, path)) = self.next_path(at, end) {
-            at = self.remove_batch(&path, first, next_at(first, 1).min(end), wanted, f);
+            at = self.remove_batch(&path, first, next_at(first, 1).min(end), rest, f);
         }
     }
 
@@ -400,7 +455,7 @@ impl PageTable {
         path: &Path,
         start: usize,
         stop: usize,
-        wanted: &mut impl FnMut(u64) -> bool,
+        rest: &mut impl FnMut(u64) -> u64,
         f: &mut impl FnMut(usize, u64),
     ) -> usize {
         const BATCH: usize = 64;
@@ -408,22 +463,26 @@ impl PageTable {
         let mut stale = Stale::of(self.root);
         let [.., low] = path;
         let (slots, in_table) = lowest_table(low, start, stop);
-        let most = in_table.min(BATCH);
+        let (mut seen, mut emptied) = (0, 0);
         let last = each_used(slots, start, |page, at, value| {
-            if !wanted(value) {
-                return ControlFlow::Continue(());
+            seen += 1;
+            let left = rest(value);
+            if left != value {
+                at.store(left, Ordering::Relaxed);
+                emptied += u64::from(left == 0);
+                if value != MARKER {
+                    // There is room: a full list ends the batch.
+                    let _ = removed.push((page, value));
+                    stale.add(page);
+                }
             }
-            at.store(0, Ordering::Relaxed);
-            // There is room, as `most` is not more than the list has.
-            let _ = removed.push((page, value));
-            stale.add(page);
-            if removed.len() == most {
+            if seen == in_table || removed.is_full() {
                 ControlFlow::Break(page)
             } else {
                 ControlFlow::Continue(())
             }
         });
-        count_down(low, removed.len() as u64);
+        count_down(low, emptied);
         let tables = self.detach_empty(path);
         stale.flush();
         let is_gone = tables[2].is_some();
@@ -448,17 +507,17 @@ impl PageTable {
             Ok(()) => (start, end),
             Err(OutOfMemory) => (to, to + (end - start)),
         };
-        self.remove_range(done_with.0, done_with.1, &mut |_| true, &mut |_, _| {});
+        self.remove_range(done_with.0, done_with.1, &mut |_| 0, &mut |_, _| {});
         outcome
     }
 
-    /// Puts the entries of a range into another one too.
+    /// Puts the entries of a range into another one too, without protection for userfaultfd.
     fn copy_within(&mut self, start: usize, end: usize, to: usize) -> Result<(), OutOfMemory> {
         let mut page = start;
         while let Some((next, [.., low])) = self.next_path(page, end) {
             page = next;
             let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(page, 0)];
-            let value = at.load(Ordering::Relaxed);
+            let value = at.load(Ordering::Relaxed) & !UFFD_WP;
             if value != 0
                 && let Some(target) = VirtAddr::new(page - start + to)
             {
@@ -496,7 +555,9 @@ impl PageTable {
     ) {
         let mut stale = Stale::of(self.root);
         let Ok(()) = self.walk(start, end, |page, at, value, _| {
-            if let Some(address) = VirtAddr::new(page) {
+            if value != MARKER
+                && let Some(address) = VirtAddr::new(page)
+            {
                 let new = with_flags(value, f(address, from_hardware(value)));
                 if new != value {
                     at.store(new, Ordering::Relaxed);
@@ -519,9 +580,15 @@ impl PageTable {
         let mut stale = Stale::of(self.root);
         let mut lowest = None;
         let outcome = self.walk(start, end, |page, at, mut value, is_first| {
+            if is_first {
+                lowest = None;
+            }
+            if value == MARKER {
+                return Ok(());
+            }
             let (low, table) = match lowest {
-                Some(known) if !is_first => known,
-                _ => {
+                Some(known) => known,
+                None => {
                     let [.., low] = child.path_or_new(page)?;
                     let table = entries(frame_in(low.load(Ordering::Relaxed)));
                     *lowest.insert((low, table))
@@ -538,7 +605,7 @@ impl PageTable {
                 let _ = unsafe { Frame::share(pte.frame) }.into_raw();
                 copied(pte.frame);
             }
-            table[index(page, 0)].store(value, Ordering::Relaxed);
+            table[index(page, 0)].store(value & !UFFD_WP, Ordering::Relaxed);
             count_up(low, 1);
             Ok(())
         });

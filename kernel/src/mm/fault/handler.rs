@@ -16,7 +16,8 @@ use crate::mm::frame::{Frame, FrameKind, FrameNumber, Purpose};
 use crate::mm::page_cache::{self, Lookup, Noted, Wait};
 use crate::mm::pte::{Pte, PteFlags};
 use crate::mm::space::{Mm, MmapReadGuard};
-use crate::mm::vma::{Source, Vma};
+use crate::mm::userfault::fault::{self as userfault, Reason};
+use crate::mm::vma::{Source, VmFlags, Vma};
 use crate::sched::{Sleep, current};
 use crate::sync::SpinLockGuard;
 use crate::trace;
@@ -40,6 +41,8 @@ enum Step {
     Failed(FaultError),
     /// The page is being read.
     Blocked(Wait),
+    /// A userfaultfd's handler has to be asked.
+    Asked(Reason),
 }
 
 impl From<OutOfMemory> for Step {
@@ -64,18 +67,25 @@ pub fn handle_mm_fault<'mm>(
         Step::Done => FaultOutcome::done(guard),
         Step::Failed(error) => FaultOutcome::error(error, guard),
         Step::Blocked(wait) => wait_for_page(guard, wait, flags),
+        Step::Asked(reason) => userfault::wait(mm, guard, &vma, address, flags, reason),
     };
     account(outcome.flags(), flags);
     outcome
 }
 
-/// Waits, as the flags say: what is waited for belongs to the page, so whatever ends the wait loses nothing.
-fn wait_for_page(guard: MmapReadGuard<'_>, wait: Wait, flags: FaultFlags) -> FaultOutcome<'_> {
-    let sleep = if flags.contains(FaultFlags::INTERRUPTIBLE) {
+/// Which signals end a fault's wait: those for which `fault_signal_pending` then ends the fault, and no others, or a pending signal
+/// would turn the wait into a busy loop.
+pub fn wait_kind(flags: FaultFlags) -> Sleep {
+    if flags.contains(FaultFlags::INTERRUPTIBLE) {
         Sleep::Interruptible
     } else {
         Sleep::Killable
-    };
+    }
+}
+
+/// Waits, as the flags say: what is waited for belongs to the page, so whatever ends the wait loses nothing.
+fn wait_for_page(guard: MmapReadGuard<'_>, wait: Wait, flags: FaultFlags) -> FaultOutcome<'_> {
+    let sleep = wait_kind(flags);
     let held = flags.contains(FaultFlags::TRIED).then_some(guard);
     // Interrupted or not, the round is over: the signal check or the next round finds out.
     let _ = wait.wait(sleep);
@@ -106,6 +116,9 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
     let mut table = mm.page_table.lock();
     let Some(pte) = table.get(page) else {
         drop(table);
+        if vma.flags.contains(VmFlags::UFFD_MISSING) && userfault::catches_missing(vma, page) {
+            return Step::Asked(Reason::Missing);
+        }
         return match &vma.source {
             None => anonymous_fault(mm, vma, page, write),
             Some(source) => file_fault(mm, vma, source, page, flags),
@@ -118,6 +131,9 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
             .flush();
         return Step::Done;
     }
+    if pte.flags.contains(PteFlags::UFFD_WP) && userfault::catches_write(vma) {
+        return Step::Asked(Reason::WriteProtected);
+    }
     if vma.is_cow() && !reusable(pte) {
         // SAFETY: the entry holds a reference under the page-table lock, or the frame is the zero page, which is never freed.
         let old = unsafe { Frame::share(pte.frame) };
@@ -127,11 +143,11 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
     // SAFETY: the entry holds a reference under the page-table lock.
     let shared = unsafe { Frame::share(pte.frame) };
     drop(table);
-    write_shared(mm, vma, page, shared)
+    write_shared(mm, vma, page, pte, shared)
 }
 
 /// A page that is shared becomes writable, after its file has heard of it.
-fn write_shared(mm: &Mm, vma: &Vma, page: VirtAddr, shared: Frame) -> Step {
+fn write_shared(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, shared: Frame) -> Step {
     if let Some(source) = &vma.source {
         match note_write(source, &shared) {
             Noted::Yes => {}
@@ -143,7 +159,7 @@ fn write_shared(mm: &Mm, vma: &Vma, page: VirtAddr, shared: Frame) -> Step {
     let mut table = mm.page_table.lock();
     if table
         .get(page)
-        .is_some_and(|now| now.frame == shared.number())
+        .is_some_and(|now| now.frame == shared.number() && is_protected_as(now, seen))
     {
         table
             .set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
@@ -165,7 +181,7 @@ fn note_write(source: &Source, page: &Frame) -> Noted {
 }
 
 /// Whether a private page may be written as it is: only its entry refers to it. A page of the page cache has the cache's reference.
-fn reusable(pte: Pte) -> bool {
+pub(in crate::mm) fn reusable(pte: Pte) -> bool {
     !pte.flags.contains(PteFlags::SPECIAL) && Frame::is_unique(pte.frame)
 }
 
@@ -269,7 +285,7 @@ fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> S
     // The reference in `old` kept the frame from being reused, so the same number means the same page.
     if table
         .get(page)
-        .is_some_and(|now| now.frame == seen.frame && !now.flags.contains(PteFlags::WRITE))
+        .is_some_and(|now| now.frame == seen.frame && is_protected_as(now, seen))
     {
         let flags = vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY;
         let (replaced, flush) = table.replace(page, copy, flags);
@@ -281,6 +297,12 @@ fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> S
         }
     }
     Step::Done
+}
+
+/// Whether an entry still refuses writes, for the same reasons.
+fn is_protected_as(now: Pte, seen: Pte) -> bool {
+    let protection = PteFlags::WRITE | PteFlags::UFFD_WP;
+    now.flags & protection == seen.flags & protection
 }
 
 fn copy_of(frame: &Frame) -> Result<Frame, OutOfMemory> {

@@ -18,7 +18,8 @@ mod tests;
 use core::sync::atomic::Ordering;
 
 pub use flags::{Access, FaultFlags, FaultInfo, FaultVerdict, VmFault};
-pub use handler::{LockedVma, handle_mm_fault};
+pub(super) use handler::reusable;
+pub use handler::{LockedVma, handle_mm_fault, wait_kind};
 pub use outcome::FaultOutcome;
 pub use signal::fault_signal_pending;
 

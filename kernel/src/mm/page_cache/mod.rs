@@ -13,6 +13,7 @@
 mod allocate;
 mod bytes;
 mod evict;
+mod memory;
 pub mod reader;
 pub mod tree;
 mod truncate;
