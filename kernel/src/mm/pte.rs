@@ -24,6 +24,13 @@ bitflags! {
     }
 }
 
+impl PteFlags {
+    /// The same, write-protected for userfaultfd.
+    pub fn write_protected(self) -> PteFlags {
+        (self - PteFlags::WRITE) | PteFlags::UFFD_WP
+    }
+}
+
 /// A present page-table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pte {

@@ -93,7 +93,7 @@ impl PageTable {
     /// The flags of a page that comes to a place that may be marked.
     fn taking_the_mark(&mut self, address: VirtAddr, flags: PteFlags) -> PteFlags {
         if self.marked.remove(&key(address)) {
-            flags - PteFlags::WRITE | PteFlags::UFFD_WP
+            flags.write_protected()
         } else {
             flags
         }

@@ -926,4 +926,55 @@ mod tests {
         assert_eq!(read(), None);
         PageTable::deactivate();
     }
+
+    #[test_case]
+    fn a_mark_waits_for_its_page_and_protects_it() {
+        let mut table = PageTable::new().expect("memory");
+        let frames = table.table_frames();
+        let base = 0x40_0000_0000;
+        let page = |n: usize| at(base + n * PAGE_SIZE);
+        assert_eq!(table.map(page(1), frame(), RW), Ok(()));
+        table.mark_missing(page(0), page(4)).expect("memory");
+        let marked = |table: &PageTable| [0, 1, 2, 3].map(|n| table.is_marked(page(n)));
+        assert_eq!(marked(&table), [true, false, true, true]);
+        assert_eq!(table.get(page(0)), None);
+        assert_eq!(table.map(page(2), frame(), RW), Ok(()));
+        let protected = table.get(page(2)).expect("mapped").flags;
+        assert!(protected.contains(PteFlags::UFFD_WP) && !protected.contains(PteFlags::WRITE));
+        let mut seen = 0;
+        table.protect_range(page(0), page(4), |_, pte| {
+            seen += 1;
+            pte.flags
+        });
+        assert_eq!(seen, 2, "marks are not entries");
+        let mut child = PageTable::new().expect("memory");
+        let (copied, outcome) = table.copy_range(&mut child, page(0), page(4), false);
+        assert_eq!((copied, outcome), (2, Ok(())));
+        assert_eq!(marked(&child), [false; 4]);
+        let copy = child.get(page(2)).expect("copied").flags;
+        assert!(
+            !copy.contains(PteFlags::UFFD_WP),
+            "protection is not inherited"
+        );
+        let mut dropped = 0;
+        table.unmap_range_if(page(0), page(4), &mut |_| true, &mut |_, _, frame| {
+            dropped += usize::from(frame.is_some());
+        });
+        assert_eq!(dropped, 2);
+        assert_eq!(marked(&table), [true, false, true, true]);
+        assert_eq!(table.move_range(page(2), page(3), page(9)), Ok(()));
+        assert!(
+            !table.is_marked(page(2)) && !table.is_marked(page(9)),
+            "marks do not move"
+        );
+        table.unmark(page(0), page(1));
+        assert_eq!(marked(&table), [false, false, false, true]);
+        unmap_all(&mut table);
+        unmap_all(&mut child);
+        assert_eq!(
+            table.table_frames(),
+            frames,
+            "tables with marks alone go too"
+        );
+    }
 }

@@ -117,6 +117,9 @@ impl Mm {
             .find(range.start)
             .filter(|vma| range.end <= vma.end && vma.flags.intersects(VmFlags::UFFD))
             .ok_or(Errno::ENOENT)?;
+        if !vma.is_shared() {
+            areas.prepare_anon(&vma);
+        }
         if matches!(fill, Fill::Copy { protect: true, .. }) && !vma.flags.contains(VmFlags::UFFD_WP)
         {
             return Err(Errno::EINVAL.into());
@@ -153,7 +156,7 @@ impl Mm {
             return self.fill_page(vma, page, zeros, false);
         }
         file_page(vma, page)?;
-        let flags = vma.pte_flags() - PteFlags::WRITE | PteFlags::ACCESSED;
+        let flags = (vma.pte_flags() - PteFlags::WRITE) | PteFlags::ACCESSED;
         let mut table = self.page_table.lock();
         if table.get(page).is_some() || table.is_marked(page) {
             return Err(Errno::EEXIST.into());
@@ -191,7 +194,7 @@ impl Mm {
     ) -> core::result::Result<(), Stop> {
         let mut flags = vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY;
         if protect {
-            flags = flags - PteFlags::WRITE | PteFlags::UFFD_WP;
+            flags = flags.write_protected();
         }
         let mut table = self.page_table.lock();
         if vma.is_shared() && is_gone(&contents) {

@@ -46,9 +46,7 @@ impl Mm {
     fn protect_area(&self, vma: &Vma, part: Range) -> Result {
         self.page_table
             .lock()
-            .protect_range(part.start, part.end, |_, pte| {
-                pte.flags - PteFlags::WRITE | PteFlags::UFFD_WP
-            });
+            .protect_range(part.start, part.end, |_, pte| pte.flags.write_protected());
         if marks_missing(vma) {
             self.mark_missing(part)?;
         }

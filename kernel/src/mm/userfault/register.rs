@@ -46,7 +46,7 @@ impl Context {
             if self.owns(vma) && vma.flags.contains(mode) {
                 return Ok(());
             }
-            let flags = vma.flags - VmFlags::UFFD | mode;
+            let flags = (vma.flags - VmFlags::UFFD) | mode;
             let registered = vma.part_with(part.start, part.end, flags, self.clone())?;
             areas.replace_part(vma, registered)
         })
