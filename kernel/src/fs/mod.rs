@@ -32,6 +32,7 @@ pub mod proc;
 pub mod pty;
 mod regular;
 pub mod ring;
+pub mod signalfd;
 pub mod stream;
 pub mod table;
 pub mod terminal;

@@ -11,6 +11,7 @@ use super::pipe::Pipe;
 use super::poll::{self, PollQueue};
 use super::timerfd::TimerFd;
 use crate::errno::{Errno, Result};
+use crate::signal::SigSet;
 use crate::task::Process;
 
 bitflags! {
@@ -71,6 +72,11 @@ pub trait Stream: Send + Sync {
 
     fn is_terminal(&self) -> bool {
         false
+    }
+
+    /// Replaces the set of a signal file. `EINVAL` for other files.
+    fn set_signals(&self, _set: SigSet) -> Result {
+        Err(Errno::EINVAL)
     }
 
     /// The pipe, for fcntl(2).

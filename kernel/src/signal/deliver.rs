@@ -5,15 +5,15 @@
 //! written, which may fault and sleep.
 
 use super::action::{Action, DefaultAction, Disposition, default_action, sa};
-use super::frame::{FrameRequest, FrameStack};
-use super::info::{SigInfo, code};
+use super::frame::{AltStack, FrameRequest, FrameStack};
+use super::info::SigInfo;
 use super::send::{self, recalculate};
 use super::set::{SigSet, Signal};
 use super::state::{ProcessSignals, ThreadSignals};
 use crate::arch::{self, PtRegs};
 use crate::errno::Errno;
 use crate::sched::{self, State, current};
-use crate::task::{ExitStatus, exit, group};
+use crate::task::{ExitStatus, Thread, exit, group};
 use crate::trace;
 
 /// What is to be done next.
@@ -25,31 +25,63 @@ enum Next {
     ExitThread,
     /// Stop, for this signal if the process is not stopped already.
     Stop(Option<Signal>),
-    Handle(SigInfo, Action),
+    /// A handler runs: the one that was put into the [`Handling`].
+    Handle,
+}
+
+/// A handler that is to run, and what its frame needs of the thread's state.
+struct Handling {
+    info: SigInfo,
+    action: Action,
+    /// The blocked mask to come back to.
+    mask: SigSet,
+    altstack: AltStack,
+}
+
+impl Handling {
+    /// Room for one, which is filled in place: it is large.
+    const NONE: Handling = Handling {
+        info: SigInfo::kernel(Signal::SIGKILL),
+        action: Action::DEFAULT,
+        mask: SigSet::EMPTY,
+        altstack: AltStack::DISABLED,
+    };
+}
+
+/// A frame that was built: what changes for its handler.
+struct Built {
+    blocks: SigSet,
+    disarm: bool,
 }
 
 /// Takes all signals that are due. Interrupts on, no lock held.
 pub fn deliver(regs: &mut PtRegs) {
     let mut restart = Restart::of(regs);
+    let mut handling = Handling::NONE;
+    let mut built = None;
     loop {
-        match next_signal() {
+        match next_signal(built.take(), &mut handling) {
             Next::Nothing => break,
             Next::Exit(status) => exit::exit_group(status),
             Next::ExitThread => exit::exit_thread(ExitStatus::Code(0)),
             Next::Stop(signal) => stop(signal),
-            Next::Handle(info, action) => {
-                restart.before_handler(regs, &action);
-                handle(regs, &info, &action);
+            Next::Handle => {
+                restart.before_handler(regs, &handling.action);
+                built = handle(regs, &handling);
             }
         }
     }
     restart.without_handler(regs);
-    send::restore_mask();
 }
 
-fn next_signal() -> Next {
+/// Takes what `built` says into account, and then the next signal, into `handling` if it has a handler. When there is none, a temporary
+/// mask ends.
+fn next_signal(built: Option<Built>, handling: &mut Handling) -> Next {
     let thread = current();
     let mut signals = thread.process.signals.lock();
+    if let Some(built) = built {
+        enter_handler(&thread, &signals, &built);
+    }
     let mut own = thread.signals.lock();
     loop {
         if let Some(status) = signals.group_exit {
@@ -61,50 +93,65 @@ fn next_signal() -> Next {
         if signals.stopped.is_some() {
             return Next::Stop(None);
         }
-        let Some(info) = dequeue(&mut signals, &mut own) else {
+        if !dequeue(&mut signals, &mut own, &mut handling.info) {
+            if let Some(mask) = own.saved.take() {
+                own.blocked = mask;
+            }
             recalculate(&thread, &signals, &own);
             return Next::Nothing;
-        };
-        if let Some(next) = decide(&mut signals, info) {
+        }
+        if let Some(next) = decide(&mut signals, &own, handling) {
             return next;
         }
     }
 }
 
-/// Takes the next signal out of its queue: one that the thread's own instruction caused, then the thread's, then the process's.
-fn dequeue(signals: &mut ProcessSignals, own: &mut ThreadSignals) -> Option<SigInfo> {
-    let blocked = own.blocked;
-    if let Some(signal) = own
-        .pending
-        .next_synchronous(blocked)
-        .or_else(|| own.pending.next(blocked))
-    {
-        return own.pending.take(signal);
+/// The thread is about to run a handler, with the mask that goes with it.
+fn enter_handler(thread: &Thread, signals: &ProcessSignals, built: &Built) {
+    let mut own = thread.signals.lock();
+    own.saved = None;
+    if built.disarm {
+        own.altstack = AltStack::RESET;
     }
-    let signal = signals.pending.next(blocked)?;
-    signals.pending.take(signal)
+    let blocked = own.blocked.union(built.blocks);
+    let newly = send::block(&mut own, blocked);
+    drop(own);
+    if SigSet(newly.0 & signals.pending.set().0) != SigSet::EMPTY {
+        send::retarget(signals, thread, newly);
+    }
 }
 
-/// What a signal that was taken does; `None`: nothing.
-fn decide(signals: &mut ProcessSignals, info: SigInfo) -> Option<Next> {
-    let signal = info.signal;
-    if signal == Signal::SIGKILL {
-        return Some(Next::Exit(ExitStatus::Signal(signal)));
+/// Takes the next signal out of its queue into `info`: one that the thread's own instruction caused, then the thread's, then the
+/// process's. False if there is none.
+fn dequeue(signals: &mut ProcessSignals, own: &mut ThreadSignals, info: &mut SigInfo) -> bool {
+    let blocked = own.blocked;
+    if let Some(signal) = own.pending.next_to_deliver(blocked) {
+        return own.pending.take_into(signal, info);
     }
+    match signals.pending.next(blocked) {
+        Some(signal) => signals.pending.take_into(signal, info),
+        None => false,
+    }
+}
+
+/// What the signal that was taken does; `None`: nothing.
+fn decide(
+    signals: &mut ProcessSignals,
+    own: &ThreadSignals,
+    handling: &mut Handling,
+) -> Option<Next> {
+    let signal = handling.info.signal;
     let action = signals.action(signal);
     match action.disposition() {
         Disposition::Ignore => None,
         Disposition::Handler => {
+            handling.action = *action;
+            handling.mask = own.saved.unwrap_or(own.blocked);
+            handling.altstack = own.altstack;
             if action.has(sa::RESETHAND) {
-                signals.set_action(
-                    signal,
-                    Action {
-                        handler: 0,
-                        ..action
-                    },
-                );
+                signals.set_default(signal);
             }
-            Some(Next::Handle(info, action))
+            Some(Next::Handle)
         }
         Disposition::Default => match default_action(signal) {
             DefaultAction::Ignore => None,
@@ -147,12 +194,13 @@ fn stop(signal: Option<Signal>) {
 }
 
 /// Pushes the frame of a handler; if that fails, forces a SIGSEGV, which is fatal if SIGSEGV's own frame failed.
-fn handle(regs: &mut PtRegs, info: &SigInfo, action: &Action) {
-    let thread = current();
-    let (mask, altstack) = {
-        let mut own = thread.signals.lock();
-        (own.saved.take().unwrap_or(own.blocked), own.altstack)
-    };
+fn handle(regs: &mut PtRegs, handling: &Handling) -> Option<Built> {
+    let Handling {
+        info,
+        action,
+        mask,
+        altstack,
+    } = handling;
     let on_altstack = altstack.holds(regs.sp());
     let alternate = action.has(sa::ONSTACK) && altstack.size != 0 && !on_altstack;
     let stack = match alternate {
@@ -166,33 +214,29 @@ fn handle(regs: &mut PtRegs, info: &SigInfo, action: &Action) {
     };
     let request = FrameRequest {
         info,
-        handler: action.handler,
-        restorer: action.restorer,
-        siginfo: action.has(sa::SIGINFO),
-        mask,
+        action,
+        mask: *mask,
         altstack,
         stack,
     };
     if !action.has(sa::RESTORER) || arch::setup_frame(regs, &request).is_err() {
-        let segv = SigInfo {
-            code: code::SI_KERNEL,
-            ..SigInfo::kernel(Signal::SIGSEGV)
-        };
-        return match info.signal {
+        let segv = SigInfo::kernel(Signal::SIGSEGV);
+        match info.signal {
             Signal::SIGSEGV => send::force_fatal(segv),
             _ => send::force(segv),
-        };
+        }
+        return None;
     }
     trace::SIGNALS.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-    if alternate && altstack.flags & super::AltStack::SS_AUTODISARM != 0 {
-        thread.signals.lock().altstack = super::AltStack::DISABLED;
-    }
     let itself = if action.has(sa::NODEFER) {
         SigSet::EMPTY
     } else {
         SigSet::of(&[info.signal])
     };
-    send::set_blocked(|blocked| blocked.union(action.mask).union(itself));
+    Some(Built {
+        blocks: action.mask.union(itself),
+        disarm: altstack.flags & AltStack::SS_AUTODISARM != 0,
+    })
 }
 
 /// The restart of an interrupted system call (`signal(7)`): decided by the first handler, or by there being none.
@@ -200,7 +244,9 @@ struct Restart(Option<Errno>);
 
 impl Restart {
     fn of(regs: &PtRegs) -> Restart {
-        let in_call = regs.syscall_nr().is_some();
+        if regs.syscall_nr().is_none() {
+            return Restart(None);
+        }
         let code = Errno::from_ret(regs.return_value()).filter(|&errno| {
             [
                 Errno::ERESTARTSYS,
@@ -210,7 +256,7 @@ impl Restart {
             ]
             .contains(&errno)
         });
-        Restart(code.filter(|_| in_call))
+        Restart(code)
     }
 
     /// A handler runs: the call is made again after it, or fails with EINTR.

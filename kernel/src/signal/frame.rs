@@ -1,5 +1,6 @@
 //! What generic code and an architecture's signal frames tell each other.
 
+use super::action::Action;
 use super::info::SigInfo;
 use super::set::SigSet;
 
@@ -9,7 +10,7 @@ pub struct AltStack {
     pub base: usize,
     /// Bytes.
     pub size: usize,
-    /// Flags as given by the user: 0 or SS_AUTODISARM; SS_ONSTACK and SS_DISABLE are computed when reported.
+    /// Flags as given by the user, which uc_stack shows; sigaltstack(2) itself shows [`AltStack::shown_flags`].
     pub flags: u32,
 }
 
@@ -18,6 +19,11 @@ impl AltStack {
         base: 0,
         size: 0,
         flags: 0,
+    };
+    /// What a new thread has, and a handler whose stack was disarmed.
+    pub const RESET: AltStack = AltStack {
+        flags: Self::SS_DISABLE,
+        ..Self::DISABLED
     };
     pub const SS_ONSTACK: u32 = 1;
     pub const SS_DISABLE: u32 = 2;
@@ -28,7 +34,7 @@ impl AltStack {
         self.flags & Self::SS_AUTODISARM == 0 && sp > self.base && sp - self.base <= self.size
     }
 
-    /// `ss_flags` as sigaltstack(2) and uc_stack show them at stack pointer `sp`.
+    /// `ss_flags` as sigaltstack(2) shows them at stack pointer `sp`.
     pub fn shown_flags(&self, sp: usize) -> u32 {
         let state = match () {
             () if self.size == 0 => Self::SS_DISABLE,
@@ -52,14 +58,11 @@ pub enum FrameStack {
 /// A handler call to be written to the user's stack.
 pub struct FrameRequest<'a> {
     pub info: &'a SigInfo,
-    pub handler: usize,
-    /// `sa_restorer`; there is one.
-    pub restorer: usize,
-    /// SA_SIGINFO: siginfo is copied out too.
-    pub siginfo: bool,
+    /// The handler, its restorer, and whether siginfo is copied out too.
+    pub action: &'a Action,
     /// The blocked mask to come back to, for uc_sigmask.
     pub mask: SigSet,
     /// For uc_stack.
-    pub altstack: AltStack,
+    pub altstack: &'a AltStack,
     pub stack: FrameStack,
 }

@@ -1,5 +1,7 @@
 //! siginfo: where a signal came from, and its form in user memory (`sigaction(2)`, `include/uapi/asm-generic/siginfo.h`).
 
+use linux_raw_sys::general as abi;
+
 use super::set::Signal;
 
 /// Values of `si_code` (`SI_USER` and the like are for any signal, the others belong to one).
@@ -8,7 +10,10 @@ pub mod code {
     pub const SI_KERNEL: i32 = 0x80;
     pub const SI_QUEUE: i32 = -1;
     pub const SI_TIMER: i32 = -2;
+    pub const SI_SIGIO: i32 = -5;
     pub const SI_TKILL: i32 = -6;
+    pub const SI_DETHREAD: i32 = -7;
+    pub const SI_ASYNCNL: i32 = -60;
     pub const ILL_ILLOPN: i32 = 2;
     pub const FPE_INTDIV: i32 = 1;
     pub const FPE_FLTDIV: i32 = 3;
@@ -20,6 +25,8 @@ pub mod code {
     pub const SEGV_ACCERR: i32 = 2;
     pub const BUS_ADRALN: i32 = 1;
     pub const BUS_ADRERR: i32 = 2;
+    pub const BUS_MCEERR_AR: i32 = 4;
+    pub const BUS_MCEERR_AO: i32 = 5;
     pub const TRAP_BRKPT: i32 = 1;
     pub const TRAP_TRACE: i32 = 2;
     pub const TRAP_HWBKPT: i32 = 4;
@@ -47,11 +54,10 @@ pub enum Detail {
         pid: u32,
         uid: u32,
     },
-    /// sigqueue(3).
-    Queued {
-        pid: u32,
-        uid: u32,
-        value: u64,
+    /// sigqueue(3) and rt_sigqueueinfo(2): `si_errno`, and the union as the sender wrote it.
+    Raw {
+        errno: i32,
+        fields: [u64; 4],
     },
     /// A fault: `addr` as the hardware reported it.
     Fault {
@@ -67,6 +73,72 @@ pub enum Detail {
     },
 }
 
+/// Which fields of siginfo's union are filled (`siginfo_layout`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    Kill,
+    Queue,
+    Timer,
+    Poll,
+    Fault,
+    /// A fault with `si_addr_lsb`.
+    FaultWithSize,
+    Child,
+    Syscall,
+}
+
+/// `si_code`s that only one signal has, from 1 to what its header defines last, and how they are laid out.
+const OWN_CODES: [(Signal, i32, Layout); 8] = [
+    (Signal::SIGILL, abi::NSIGILL as i32, Layout::Fault),
+    (Signal::SIGFPE, abi::NSIGFPE as i32, Layout::Fault),
+    (Signal::SIGSEGV, abi::NSIGSEGV as i32, Layout::Fault),
+    (Signal::SIGBUS, abi::NSIGBUS as i32, Layout::Fault),
+    (Signal::SIGTRAP, abi::NSIGTRAP as i32, Layout::Fault),
+    (Signal::SIGCHLD, abi::NSIGCHLD as i32, Layout::Child),
+    (Signal::SIGIO, abi::NSIGPOLL as i32, Layout::Poll),
+    (Signal::SIGSYS, abi::NSIGSYS as i32, Layout::Syscall),
+];
+
+impl Layout {
+    pub fn of(info: &SigInfo) -> Layout {
+        let (signal, code) = (info.signal, info.code);
+        if code > code::SI_USER && code < code::SI_KERNEL {
+            let own = OWN_CODES.iter().find(|(own, ..)| *own == signal);
+            return match own {
+                Some(&(Signal::SIGBUS, ..))
+                    if matches!(code, code::BUS_MCEERR_AR | code::BUS_MCEERR_AO) =>
+                {
+                    Layout::FaultWithSize
+                }
+                Some(&(_, last, layout)) if code <= last => layout,
+                _ if code <= abi::NSIGPOLL as i32 => Layout::Poll,
+                _ => Layout::Kill,
+            };
+        }
+        match code {
+            code::SI_TIMER => Layout::Timer,
+            code::SI_SIGIO => Layout::Poll,
+            code if code < 0 => Layout::Queue,
+            _ => Layout::Kill,
+        }
+    }
+
+    /// Whether Linux knows the meaning of such a code from user space: bytes behind the known fields then do not matter
+    /// (`known_siginfo_layout`).
+    pub fn is_known(signal: Signal, code: i32) -> bool {
+        if code == code::SI_KERNEL {
+            return true;
+        }
+        if code > code::SI_USER {
+            return match OWN_CODES.iter().find(|(own, ..)| *own == signal) {
+                Some(&(_, last, _)) => code <= last,
+                None => code <= abi::NSIGPOLL as i32,
+            };
+        }
+        code >= code::SI_DETHREAD || code == code::SI_ASYNCNL
+    }
+}
+
 /// Size of siginfo_t.
 pub const SIGINFO_SIZE: usize = 128;
 
@@ -77,6 +149,15 @@ impl SigInfo {
             signal,
             code: code::SI_KERNEL,
             detail: Detail::None,
+        }
+    }
+
+    /// What is known of a signal whose info could not be kept.
+    pub const fn lost(signal: Signal) -> SigInfo {
+        SigInfo {
+            signal,
+            code: code::SI_USER,
+            detail: Detail::Sender { pid: 0, uid: 0 },
         }
     }
 
@@ -100,10 +181,11 @@ impl SigInfo {
                 put(16, &pid.to_ne_bytes());
                 put(20, &uid.to_ne_bytes());
             }
-            Detail::Queued { pid, uid, value } => {
-                put(16, &pid.to_ne_bytes());
-                put(20, &uid.to_ne_bytes());
-                put(24, &value.to_ne_bytes());
+            Detail::Raw { errno, fields } => {
+                put(4, &errno.to_ne_bytes());
+                for (n, field) in fields.iter().enumerate() {
+                    put(16 + 8 * n, &field.to_ne_bytes());
+                }
             }
             Detail::Fault { addr } => put(16, &addr.to_ne_bytes()),
             Detail::Child {

@@ -11,9 +11,12 @@ pub mod deliver;
 pub mod frame;
 pub mod info;
 pub mod queue;
+pub mod quota;
+pub mod readers;
 pub mod send;
 pub mod set;
 pub mod state;
+pub mod take;
 
 pub use action::{Action, Disposition};
 pub use frame::{AltStack, FrameRequest, FrameStack};

@@ -6,76 +6,220 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
-use super::action::{Action, DefaultAction, Disposition, STOP, default_action};
+use super::action::{DefaultAction, Disposition, STOP, default_action};
 use super::info::{Detail, SigInfo, code};
-use super::queue::Entry;
+use super::queue::{Entry, Pending};
+use super::quota::{self, Charge};
 use super::set::{SigSet, Signal};
 use super::state::{ProcessSignals, ThreadSignals};
 use crate::errno::{Errno, Result};
 use crate::sched::{self, current};
+use crate::task::rlimit::Resource;
 use crate::task::thread::flag;
 use crate::task::{ExitStatus, Process, Thread};
 
-/// Sends to a process: its first thread takes it if it can, else another one.
+/// Sends to a process: its first thread takes it if it can, else another one. Whether the info could be kept is not told.
 pub fn send_to_process(process: &Process, info: SigInfo) {
-    send_preferring(process, None, info);
+    let _ = send_preferring(process, None, info);
 }
 
-/// Sends to a process: the thread `tid` takes it if it can, or without one the first thread, else another one.
-pub fn send_preferring(process: &Process, tid: Option<u32>, info: SigInfo) {
-    let entry = entry_for(&info);
+/// Sends to a process: `thread` takes it if it can, or without one the first thread, else another one. `EAGAIN` if it is a real-time
+/// signal that is not from kill(2), and its user has too many queued.
+pub fn send_preferring(process: &Process, thread: Option<&Thread>, info: SigInfo) -> Result {
+    let room = Room::find(process, &info);
     let mut signals = process.signals.lock();
     // Without threads nobody ever takes it: a zombie, or the kernel's init.
-    let nobody = signals.threads.is_empty() || signals.group_exit.is_some();
-    if nobody || !prepare(&mut signals, &info, None) {
-        return;
+    if signals.threads.is_empty() || signals.group_exit.is_some() {
+        return Ok(());
     }
-    if !info.signal.is_realtime() {
-        if !signals.pending.push_standard(info) {
-            return;
-        }
-    } else {
-        signals.pending.push_realtime(info.signal, entry);
+    if info.signal == Signal::SIGKILL {
+        begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
+        return Ok(());
     }
-    let taker = choose(&signals, tid.unwrap_or(process.pid), info.signal);
-    match taker {
-        // Nobody may be left to take it, and a thread be held up on its way out.
-        None if info.signal != Signal::SIGKILL => {}
-        Some(taker) if !is_fatal(&signals, &taker, info.signal) => notify(&taker),
-        _ => begin_group_exit(&mut signals, ExitStatus::Signal(info.signal)),
+    let continued = match info.signal {
+        Signal::SIGCONT => continue_process(&mut signals),
+        _ => false,
+    };
+    let outcome = queue_shared(&mut signals, process, thread, &info, room);
+    drop(signals);
+    if continued {
+        process.note_stop_ended();
+    }
+    outcome
+}
+
+fn queue_shared(
+    signals: &mut ProcessSignals,
+    process: &Process,
+    thread: Option<&Thread>,
+    info: &SigInfo,
+    room: Room,
+) -> Result {
+    if !prepare(signals, info.signal, thread) {
+        return Ok(());
+    }
+    if !room.queue(&mut signals.pending, info)? {
+        return Ok(());
+    }
+    process.signal_readers.tell();
+    let own = current();
+    let is_own = match thread {
+        Some(thread) => core::ptr::eq(thread, &*own),
+        None => core::ptr::eq(process, &*own.process) && own.is_first(),
+    };
+    if is_own && effect_on(signals, &own, info.signal) == Some(Effect::Tell) {
+        // It runs: it looks when it goes to sleep, or to user mode.
+        own.set_flag(flag::SIGPENDING);
+        return Ok(());
+    }
+    let preferred = thread.map_or(process.pid, Thread::tid);
+    if let Some((taker, effect)) = choose(signals, preferred, info.signal) {
+        have(signals, &taker, info.signal, effect);
+    }
+    Ok(())
+}
+
+/// Sends to one thread. Whether the info could be kept is not told.
+pub fn send_to_thread(thread: &Arc<Thread>, info: SigInfo) {
+    let _ = queue_to_thread(thread, info);
+}
+
+/// Sends to one thread; `EAGAIN` as in [`send_preferring`].
+pub fn queue_to_thread(thread: &Arc<Thread>, info: SigInfo) -> Result {
+    let process = &thread.process;
+    let room = Room::find(process, &info);
+    let mut signals = process.signals.lock();
+    if signals.group_exit.is_some() {
+        return Ok(());
+    }
+    if info.signal == Signal::SIGKILL {
+        begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
+        return Ok(());
+    }
+    let continued = match info.signal {
+        Signal::SIGCONT => continue_process(&mut signals),
+        _ => false,
+    };
+    let outcome = queue_private(&mut signals, thread, &info, room);
+    drop(signals);
+    if continued {
+        process.note_stop_ended();
+    }
+    outcome
+}
+
+fn queue_private(
+    signals: &mut ProcessSignals,
+    thread: &Arc<Thread>,
+    info: &SigInfo,
+    room: Room,
+) -> Result {
+    if !prepare(signals, info.signal, Some(thread)) {
+        return Ok(());
+    }
+    if !room.queue(&mut thread.signals.lock().pending, info)? {
+        return Ok(());
+    }
+    thread.process.signal_readers.tell();
+    if let Some(effect) = effect_on(signals, thread, info.signal) {
+        have(signals, thread, info.signal, effect);
+    }
+    Ok(())
+}
+
+/// What a signal does when it reaches a thread that takes it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// The thread is told, and looks.
+    Tell,
+    /// The process ends, without a core dump.
+    Kill,
+}
+
+fn have(signals: &mut ProcessSignals, taker: &Arc<Thread>, signal: Signal, effect: Effect) {
+    match effect {
+        Effect::Tell => notify(taker),
+        Effect::Kill => begin_group_exit(signals, ExitStatus::Signal(signal)),
     }
 }
 
-/// Sends to one thread.
-pub fn send_to_thread(thread: &Arc<Thread>, info: SigInfo) {
-    let entry = entry_for(&info);
-    let process = &thread.process;
-    let mut signals = process.signals.lock();
-    if signals.group_exit.is_some() || !prepare(&mut signals, &info, Some(thread)) {
-        return;
+/// What the signal would do to the thread now; `None` if it would not take it (wants_signal, sig_fatal): it blocks it, or it sleeps or
+/// waits and has others to take already; and a stopped one takes nothing.
+#[inline]
+fn effect_on(signals: &ProcessSignals, thread: &Thread, signal: Signal) -> Option<Effect> {
+    let flags = thread.flags.load(Ordering::Acquire);
+    if flags & flag::EXITING != 0 || signals.stopped.is_some() {
+        return None;
     }
-    let blocked = {
-        let mut own = thread.signals.lock();
-        let queued = match info.signal.is_realtime() {
-            false => own.pending.push_standard(info),
-            true => {
-                own.pending.push_realtime(info.signal, entry);
-                true
-            }
-        };
-        if !queued {
-            return;
+    if flags & flag::SIGPENDING != 0 && !core::ptr::eq(thread, &*current()) {
+        return None;
+    }
+    let is_awaited = {
+        let own = thread.signals.lock();
+        if own.blocked.contains(signal) {
+            return None;
         }
-        own.blocked.contains(info.signal)
+        own.waited_for.contains(signal)
     };
-    if blocked {
-        return;
+    let kills = !is_awaited
+        && signals.action(signal).disposition() == Disposition::Default
+        && default_action(signal) == DefaultAction::Terminate;
+    Some(if kills { Effect::Kill } else { Effect::Tell })
+}
+
+/// Where a signal's info is kept while it is pending.
+enum Room {
+    /// In the place that each standard signal has.
+    Slot,
+    Entry(Box<Entry>),
+    /// Nowhere: the signal becomes pending without it.
+    Nowhere,
+    /// Nowhere, and the sender is told.
+    Refused,
+}
+
+impl Room {
+    /// Only real-time signals need memory to be queued, which counts for the receiver's user (`__send_signal_locked`).
+    #[inline]
+    fn find(process: &Process, info: &SigInfo) -> Room {
+        let from_user_queue = info.code < 0;
+        if !info.signal.is_realtime() && !from_user_queue {
+            return Room::Slot;
+        }
+        let limit = process.rlimits.soft(Resource::PendingSignals);
+        let uid = process.credentials.user().real;
+        if !info.signal.is_realtime() {
+            let has_room = quota::queued(uid) < limit;
+            return if has_room { Room::Slot } else { Room::Nowhere };
+        }
+        let entry = Charge::new(uid, limit).and_then(|charge| Entry::new(*info, charge));
+        match entry {
+            Some(entry) => Room::Entry(entry),
+            None if info.code == code::SI_USER => Room::Nowhere,
+            None => Room::Refused,
+        }
     }
-    if is_fatal(&signals, thread, info.signal) {
-        begin_group_exit(&mut signals, ExitStatus::Signal(info.signal));
-    } else {
-        notify(thread);
+
+    /// Puts the signal into a queue; false if it is pending already and need not be again. `EAGAIN`.
+    #[inline]
+    fn queue(self, pending: &mut Pending, info: &SigInfo) -> Result<bool> {
+        match self {
+            Room::Slot => Ok(pending.push_standard(info)),
+            Room::Nowhere if !info.signal.is_realtime() => {
+                Ok(pending.push_standard(&SigInfo::lost(info.signal)))
+            }
+            Room::Entry(entry) => {
+                pending.push_realtime(info.signal, Some(entry));
+                Ok(true)
+            }
+            Room::Nowhere => {
+                pending.push_realtime(info.signal, None);
+                Ok(true)
+            }
+            Room::Refused => Err(Errno::EAGAIN),
+        }
     }
 }
 
@@ -93,16 +237,9 @@ fn force_as(info: SigInfo, default: bool) {
     let thread = current();
     let mut signals = thread.process.signals.lock();
     let mut own = thread.signals.lock();
-    let action = signals.action(info.signal);
-    let blocked = own.blocked.contains(info.signal);
-    if default || blocked || action.disposition() == Disposition::Ignore {
-        signals.set_action(
-            info.signal,
-            Action {
-                handler: 0,
-                ..action
-            },
-        );
+    let ignored = signals.action(info.signal).disposition() == Disposition::Ignore;
+    if default || ignored || own.blocked.contains(info.signal) {
+        signals.set_default(info.signal);
         own.blocked = own.blocked.without(info.signal);
     }
     own.pending.force(info);
@@ -174,35 +311,21 @@ fn kill(thread: &Arc<Thread>) {
     sched::wake_for_signal(thread, true);
 }
 
-/// Only real-time signals need memory to be queued.
-fn entry_for(info: &SigInfo) -> Option<Box<Entry>> {
-    if info.signal.is_realtime() {
-        Entry::new(*info)
-    } else {
-        None
-    }
-}
-
-/// What sending does before queueing; false if the signal is dropped.
-fn prepare(signals: &mut ProcessSignals, info: &SigInfo, target: Option<&Thread>) -> bool {
-    if STOP.contains(info.signal) {
+/// What sending does before queueing; false if the signal is dropped. `target` is the thread that was named; else the first one counts.
+#[inline]
+fn prepare(signals: &mut ProcessSignals, signal: Signal, target: Option<&Thread>) -> bool {
+    if STOP.contains(signal) {
         flush_everywhere(signals, SigSet::of(&[Signal::SIGCONT]));
-    } else if info.signal == Signal::SIGCONT {
-        flush_everywhere(signals, STOP);
-        continue_process(signals);
     }
-    if !signals.action(info.signal).ignores(info.signal) {
+    if !signals.action(signal).ignores(signal) {
         return true;
     }
     // A blocked signal is kept: its action may have changed by the time it is unblocked.
-    let is_kept = |thread: &Thread| {
-        let own = thread.signals.lock();
-        own.blocked.union(own.waited_for).contains(info.signal)
+    let Some(thread) = target.or(signals.threads.front().get()) else {
+        return false;
     };
-    match target {
-        Some(thread) => is_kept(thread),
-        None => signals.threads.front().get().is_some_and(is_kept),
-    }
+    let own = thread.signals.lock();
+    own.blocked.union(own.waited_for).contains(signal)
 }
 
 fn flush_everywhere(signals: &mut ProcessSignals, set: SigSet) {
@@ -212,13 +335,16 @@ fn flush_everywhere(signals: &mut ProcessSignals, set: SigSet) {
     }
 }
 
-/// SIGCONT ends a stop when it is sent, whatever its action.
-fn continue_process(signals: &mut ProcessSignals) {
-    if signals.end_stop().is_some() {
-        for_each_thread(signals, |thread| {
-            sched::wake_stopped(thread);
-        });
+/// SIGCONT ends a stop when it is sent, whatever its action, and takes pending stop signals with it. Whether the process was stopped.
+fn continue_process(signals: &mut ProcessSignals) -> bool {
+    flush_everywhere(signals, STOP);
+    if signals.end_stop().is_none() {
+        return false;
     }
+    for_each_thread(signals, |thread| {
+        sched::wake_stopped(thread);
+    });
+    signals.continued
 }
 
 fn for_each_thread(signals: &ProcessSignals, mut f: impl FnMut(&Arc<Thread>)) {
@@ -229,38 +355,41 @@ fn for_each_thread(signals: &ProcessSignals, mut f: impl FnMut(&Arc<Thread>)) {
     }
 }
 
-/// The thread that is to take a signal of its process: the one with the number `preferred`, else one that has no other signal to
-/// take, else any that does not block it (complete_signal).
-fn choose(signals: &ProcessSignals, preferred: u32, signal: Signal) -> Option<Arc<Thread>> {
-    let own = current();
-    let mut busy = None;
-    let mut idle = None;
+/// The thread that is to take a signal of its process: the one with the number `preferred`, else the next in turn, beginning with the
+/// one that took the last such signal (complete_signal). `None` if nobody can now: threads that have signals to take find it then.
+fn choose(
+    signals: &mut ProcessSignals,
+    preferred: u32,
+    signal: Signal,
+) -> Option<(Arc<Thread>, Effect)> {
+    let in_turn = signals.in_turn;
+    let mut before = None;
+    let mut after = None;
+    let mut turn_came = false;
     let mut cursor = signals.threads.front();
     while let Some(thread) = cursor.get() {
-        if wants(thread, signal) {
-            let runs = core::ptr::eq(thread, &*own);
-            let has_time = runs || !thread.has_flag(flag::SIGPENDING);
-            if has_time && thread.tid() == preferred {
-                return cursor.clone_pointer();
+        turn_came |= thread.tid() == in_turn;
+        let place = if turn_came { &mut after } else { &mut before };
+        let is_preferred = thread.tid() == preferred;
+        if (is_preferred || place.is_none())
+            && let Some(effect) = effect_on(signals, thread, signal)
+        {
+            let taker = cursor.clone_pointer().map(|thread| (thread, effect));
+            if is_preferred {
+                return taker;
             }
-            let place = if has_time { &mut idle } else { &mut busy };
-            if place.is_none() {
-                *place = cursor.clone_pointer();
-            }
+            *place = taker;
         }
         cursor.move_next();
     }
-    idle.or(busy)
-}
-
-/// Whether a thread would take the signal.
-fn wants(thread: &Thread, signal: Signal) -> bool {
-    !thread.has_flag(flag::EXITING) && !thread.signals.lock().blocked.contains(signal)
+    let chosen = after.or(before)?;
+    signals.in_turn = chosen.0.tid();
+    Some(chosen)
 }
 
 /// Signals of the process in `set` were one thread's to take, `from`, and are not any more: tells others that can
 /// (retarget_shared_pending). No thread's own lock is held.
-fn retarget(signals: &ProcessSignals, from: &Thread, set: SigSet) {
+pub(super) fn retarget(signals: &ProcessSignals, from: &Thread, set: SigSet) {
     let mut left = SigSet(signals.pending.set().0 & set.0);
     let mut cursor = signals.threads.front();
     while let Some(thread) = cursor.clone_pointer() {
@@ -292,14 +421,6 @@ pub(super) fn notify_others(signals: &ProcessSignals) {
     });
 }
 
-/// Whether the signal, which `taker` does not block, ends the process without a core dump.
-fn is_fatal(signals: &ProcessSignals, taker: &Thread, signal: Signal) -> bool {
-    signal == Signal::SIGKILL
-        || !taker.signals.lock().waited_for.contains(signal)
-            && signals.action(signal).disposition() == Disposition::Default
-            && default_action(signal) == DefaultAction::Terminate
-}
-
 /// Tells a thread that it has a signal to take.
 fn notify(thread: &Arc<Thread>) {
     thread.set_flag(flag::SIGPENDING);
@@ -319,12 +440,17 @@ pub(super) fn recalculate(thread: &Thread, signals: &ProcessSignals, own: &Threa
 
 /// Changes the current thread's blocked mask, which cannot hold SIGKILL and SIGSTOP. Returns the old one.
 pub fn set_blocked(change: impl FnOnce(SigSet) -> SigSet) -> SigSet {
+    set_blocked_with(|own| change(own.blocked))
+}
+
+/// As [`set_blocked`]; `change` may change other parts of the thread's state too.
+pub fn set_blocked_with(change: impl FnOnce(&mut ThreadSignals) -> SigSet) -> SigSet {
     let thread = current();
     let signals = thread.process.signals.lock();
     let mut own = thread.signals.lock();
     let old = own.blocked;
-    own.blocked = change(old).blockable();
-    let newly = own.blocked.minus(old);
+    let mask = change(&mut own);
+    let newly = block(&mut own, mask);
     let was_pending = thread.has_flag(flag::SIGPENDING);
     recalculate(&thread, &signals, &own);
     drop(own);
@@ -332,6 +458,13 @@ pub fn set_blocked(change: impl FnOnce(SigSet) -> SigSet) -> SigSet {
         retarget(&signals, &thread, newly);
     }
     old
+}
+
+/// Sets the mask of a thread whose locks are held; what it blocks now and did not before.
+pub(super) fn block(own: &mut ThreadSignals, mask: SigSet) -> SigSet {
+    let old = own.blocked;
+    own.blocked = mask.blockable();
+    own.blocked.minus(old)
 }
 
 /// Blocks `mask` in place of the current thread's own until the call returns to user mode; a handler that runs then comes back to
@@ -354,7 +487,7 @@ pub fn notify_parent(process: &Arc<Process>, code: i32, status: i32) {
     let Some(parent) = process.parent() else {
         return;
     };
-    let action = parent.signals.lock().action(Signal::SIGCHLD);
+    let action = *parent.signals.lock().action(Signal::SIGCHLD);
     let stop = matches!(code, code::CLD_STOPPED | code::CLD_CONTINUED);
     let signal = match stop {
         true => Some(Signal::SIGCHLD).filter(|_| !action.has(super::action::sa::NOCLDSTOP)),
@@ -364,7 +497,7 @@ pub fn notify_parent(process: &Arc<Process>, code: i32, status: i32) {
         let (utime, stime) = process.cpu_times_in_ticks();
         let detail = Detail::Child {
             pid: process.pid,
-            uid: 0,
+            uid: process.credentials.user().real,
             status,
             utime,
             stime,

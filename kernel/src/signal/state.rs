@@ -52,6 +52,8 @@ pub struct ProcessSignals {
     pub continued: bool,
     /// The thread with this number has called exec: all others end.
     pub exec_by: Option<u32>,
+    /// The thread that took the last signal which the first thread could not; 0: none has.
+    pub in_turn: u32,
     /// The threads that are alive, in the order of their birth.
     pub threads: LinkedList<GroupAdapter>,
 }
@@ -66,6 +68,7 @@ impl ProcessSignals {
             stopping: 0,
             exec_by: None,
             continued: false,
+            in_turn: 0,
             threads: LinkedList::new(GroupAdapter::NEW),
         }
     }
@@ -112,8 +115,14 @@ impl ProcessSignals {
         Some(signal)
     }
 
-    pub fn action(&self, signal: Signal) -> Action {
-        self.actions[signal.index()]
+    #[inline]
+    pub fn action(&self, signal: Signal) -> &Action {
+        &self.actions[signal.index()]
+    }
+
+    /// The signal's handler goes; the rest of the action stays, as Linux shows it.
+    pub fn set_default(&mut self, signal: Signal) {
+        self.actions[signal.index()].handler = Action::DEFAULT.handler;
     }
 
     pub fn set_action(&mut self, signal: Signal, action: Action) {

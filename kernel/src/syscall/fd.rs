@@ -10,9 +10,10 @@ use crate::fs::file::{File, Opened};
 use crate::fs::inode::{Access, FileType, Inode};
 use crate::fs::pipe::{Pipe, PipeInode};
 use crate::fs::tmpfs::TmpFs;
-use crate::fs::{eventfd, open};
+use crate::fs::{eventfd, open, signalfd};
 use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::current;
+use crate::signal::SigSet;
 
 /// Gives a file the lowest free descriptor.
 fn install(file: Arc<File>, flags: u32) -> Result<usize> {
@@ -249,6 +250,30 @@ pub fn sys_eventfd2(&[count, flags, ..]: &Args) -> Result<usize> {
 /// eventfd(2).
 pub fn sys_eventfd(&[count, ..]: &Args) -> Result<usize> {
     sys_eventfd2(&[count, 0, 0, 0, 0, 0])
+}
+
+/// signalfd4(2): a new signal file, or another set for the one that `fd` is. Its flags are those of open(2).
+pub fn sys_signalfd4(&[fd, set, set_size, flags, ..]: &Args) -> Result<usize> {
+    if set_size != size_of::<SigSet>() {
+        return Err(Errno::EINVAL);
+    }
+    let set = SigSet(UserPtr::<u64>::new(set).read()?);
+    let flags = flags as u32;
+    if flags & !(abi::O_CLOEXEC | abi::O_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if fd as i32 != -1 {
+        let file = current().process.files.get(fd as i32)?;
+        file.stream().ok_or(Errno::EINVAL)?.set_signals(set)?;
+        return Ok(fd);
+    }
+    let file = signalfd::new(set, abi::O_RDWR | flags & abi::O_NONBLOCK)?;
+    install(file, flags & abi::O_CLOEXEC)
+}
+
+/// signalfd(2).
+pub fn sys_signalfd(&[fd, set, set_size, ..]: &Args) -> Result<usize> {
+    sys_signalfd4(&[fd, set, set_size, 0, 0, 0])
 }
 
 /// Longest name of a memfd, without NUL.

@@ -215,6 +215,8 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_pipe2 Plain fd::sys_pipe2;
     __NR_eventfd Plain fd::sys_eventfd;
     __NR_eventfd2 Plain fd::sys_eventfd2;
+    __NR_signalfd Plain fd::sys_signalfd;
+    __NR_signalfd4 Plain fd::sys_signalfd4;
     __NR_memfd_create Plain fd::sys_memfd_create;
     __NR_ioctl Plain ioctl::sys_ioctl;
     __NR_poll Plain poll::sys_poll;

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
 use super::args::{Args, file, max_files};
-use super::signal::{check_permission, read_info, sent_by_user, signal_or_probe};
+use super::signal::{Number, UserInfo, check_permission, sent_by_user};
 use crate::errno::{Errno, Result};
 use crate::fs::{File, pidfd};
 use crate::sched::current;
@@ -51,16 +51,24 @@ pub fn sys_pidfd_send_signal(&[fd, signal, info, flags, ..]: &Args) -> Result<us
     }
     let (_file, process) = process_of(fd)?;
     let own = Arc::ptr_eq(&process, &current().process);
-    let info = match info {
-        0 => signal_or_probe(signal)?.map(|signal| sent_by_user(signal, code::SI_USER)),
-        pointer => read_info(pointer, signal, own)?,
+    let given = match info {
+        0 => None,
+        pointer => Some(UserInfo::read(pointer, signal)?),
     };
+    if given.as_ref().is_some_and(UserInfo::is_forged) && !own {
+        return Err(Errno::EPERM);
+    }
+    let signal = Number(signal as i32).signal()?;
+    let info = signal.map(|signal| match &given {
+        Some(given) => given.for_signal(signal),
+        None => sent_by_user(signal, code::SI_USER),
+    });
     if process.life() == Life::Gone {
         return Err(Errno::ESRCH);
     }
     check_permission(&process, info.map(|info| info.signal))?;
     if let Some(info) = info {
-        send::send_to_process(&process, info);
+        send::send_preferring(&process, None, info)?;
     }
     Ok(0)
 }

@@ -4,12 +4,13 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
 
-use crate::arch::{self, PtRegs};
+use crate::arch::{self, PtRegs, RestoredFrame};
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
 use crate::sched::{Sleep, WaitQueue, current};
 use crate::signal::action::sa;
-use crate::signal::{Action, AltStack, Detail, SigInfo, SigSet, Signal, code, send};
+use crate::signal::info::{Layout, SIGINFO_SIZE};
+use crate::signal::{Action, AltStack, Detail, SigInfo, SigSet, Signal, code, send, take};
 use crate::task::{Process, Thread, table};
 
 type Args = [usize; 6];
@@ -65,7 +66,7 @@ fn parse_action([handler, flags, restorer, mask]: [u64; 4]) -> Action {
 fn exchange_action(signal: Signal, new: Option<Action>) -> Action {
     let process = &current().process;
     let mut signals = process.signals.lock();
-    let before = signals.action(signal);
+    let before = *signals.action(signal);
     if let Some(new) = new {
         signals.set_action(signal, new);
         if new.ignores(signal) {
@@ -146,7 +147,7 @@ pub fn sys_rt_sigtimedwait(&[set, info, timeout, set_size, ..]: &Args) -> Result
 }
 
 fn wait_for_one_of(set: SigSet, deadline: Option<u64>) -> Result<SigInfo> {
-    if let Some(info) = take_one_of(set) {
+    if let Some(info) = take::one_of(set) {
         return Ok(info);
     }
     // While it waits, the thread has the signals unblocked, so that senders wake it; they are taken before any handler could run.
@@ -159,7 +160,7 @@ fn wait_for_one_of(set: SigSet, deadline: Option<u64>) -> Result<SigInfo> {
     send::set_blocked(|blocked| blocked.minus(set));
     let nobody_wakes = WaitQueue::new();
     let waited = nobody_wakes.wait_until_deadline(Sleep::Interruptible, deadline, || None::<()>);
-    let taken = take_one_of(set);
+    let taken = take::one_of(set);
     current().signals.lock().waited_for = SigSet::EMPTY;
     send::set_blocked(|_| before);
     match (taken, waited) {
@@ -169,30 +170,17 @@ fn wait_for_one_of(set: SigSet, deadline: Option<u64>) -> Result<SigInfo> {
     }
 }
 
-fn take_one_of(set: SigSet) -> Option<SigInfo> {
-    let thread = current();
-    let mut signals = thread.process.signals.lock();
-    let mut own = thread.signals.lock();
-    let others = SigSet(!set.0);
-    if let Some(signal) = own.pending.next(others) {
-        return own.pending.take(signal);
-    }
-    let signal = signals.pending.next(others)?;
-    signals.pending.take(signal)
-}
-
 /// rt_sigreturn(2): the frame that the handler leaves is read back. A bad one is a SIGSEGV.
 pub fn sys_rt_sigreturn(regs: &mut PtRegs) -> Result<usize> {
+    // Whether the alternate stack can be changed is decided where the handler is, not where it goes back to.
+    let sp = regs.sp();
     match arch::restore_frame(regs) {
-        Ok(frame) => {
-            send::set_blocked(|_| frame.mask);
-            // As on Linux only a stack that cannot be is an error, and nobody is told.
-            let _ = set_altstack(
-                frame.altstack.base,
-                frame.altstack.size,
-                frame.altstack.flags,
-                regs.sp(),
-            );
+        Ok(RestoredFrame { mask, altstack }) => {
+            send::set_blocked_with(|own| {
+                // As on Linux nobody is told of a stack that cannot be.
+                let _ = change_altstack(&mut own.altstack, altstack, sp);
+                mask
+            });
         }
         Err(_) => send::force(SigInfo::kernel(Signal::SIGSEGV)),
     }
@@ -210,7 +198,12 @@ pub fn sys_sigaltstack(regs: &mut PtRegs) -> Result<usize> {
     };
     let before = current().signals.lock().altstack;
     if let Some([base, flags, size]) = new {
-        set_altstack(base as usize, size as usize, flags as u32, sp)?;
+        let wanted = AltStack {
+            base: base as usize,
+            size: size as usize,
+            flags: flags as u32,
+        };
+        change_altstack(&mut current().signals.lock().altstack, wanted, sp)?;
     }
     if let Some(pointer) = UserPtr::<[u64; 3]>::optional(old) {
         pointer.write([
@@ -223,24 +216,21 @@ pub fn sys_sigaltstack(regs: &mut PtRegs) -> Result<usize> {
 }
 
 /// `do_sigaltstack` in Linux's `kernel/signal.c`: `EPERM` while on the stack, `EINVAL` for unknown flags, `ENOMEM` for too small a stack.
-fn set_altstack(base: usize, size: usize, flags: u32, sp: usize) -> Result {
-    let thread = current();
-    let mut own = thread.signals.lock();
-    if own.altstack.size != 0 && own.altstack.holds(sp) {
+fn change_altstack(stack: &mut AltStack, wanted: AltStack, sp: usize) -> Result {
+    if stack.holds(sp) {
         return Err(Errno::EPERM);
     }
-    let mode = flags & !AltStack::SS_AUTODISARM;
-    own.altstack = match mode {
+    if *stack == wanted {
+        return Ok(());
+    }
+    *stack = match wanted.flags & !AltStack::SS_AUTODISARM {
         AltStack::SS_DISABLE => AltStack {
-            flags: flags & AltStack::SS_AUTODISARM,
-            ..AltStack::DISABLED
+            base: 0,
+            size: 0,
+            ..wanted
         },
-        0 | AltStack::SS_ONSTACK if size < MIN_ALTSTACK => return Err(Errno::ENOMEM),
-        0 | AltStack::SS_ONSTACK => AltStack {
-            base,
-            size,
-            flags: flags & AltStack::SS_AUTODISARM,
-        },
+        0 | AltStack::SS_ONSTACK if wanted.size < MIN_ALTSTACK => return Err(Errno::ENOMEM),
+        0 | AltStack::SS_ONSTACK => wanted,
         _ => return Err(Errno::EINVAL),
     };
     Ok(())
@@ -248,51 +238,51 @@ fn set_altstack(base: usize, size: usize, flags: u32, sp: usize) -> Result {
 
 /// siginfo of kill(2) and its kin, from the current process.
 pub(super) fn sent_by_user(signal: Signal, code: i32) -> SigInfo {
+    let process = &current().process;
     SigInfo {
         signal,
         code,
         detail: Detail::Sender {
-            pid: current().process.pid,
-            uid: current().process.credentials.get().user.real,
+            pid: process.pid,
+            uid: process.credentials.user().real,
         },
     }
 }
 
-/// The signal of a kill call; `None` for 0, which only asks whether there is somebody.
-pub(super) fn signal_or_probe(number: usize) -> Result<Option<Signal>> {
-    match number as i32 {
-        0 => Ok(None),
-        number => usize::try_from(number)
-            .ok()
-            .and_then(Signal::new)
-            .map(Some)
-            .ok_or(Errno::EINVAL),
+/// What a call of the kill family is to send: a number that is looked at only when there is somebody to get it.
+#[derive(Clone, Copy)]
+pub(super) struct Number(pub(super) i32);
+
+impl Number {
+    /// `None` for 0, which only asks whether the signal could be sent. `EINVAL`.
+    pub(super) fn signal(self) -> Result<Option<Signal>> {
+        if self.0 == 0 {
+            return Ok(None);
+        }
+        let number = usize::try_from(self.0).map_err(|_| Errno::EINVAL)?;
+        Signal::new(number).map(Some).ok_or(Errno::EINVAL)
     }
 }
 
 /// kill(2).
-pub fn sys_kill(&[pid, signal, ..]: &Args) -> Result<usize> {
-    let signal = signal_or_probe(signal)?;
-    let own_group = current()
-        .process
-        .process_group
-        .load(core::sync::atomic::Ordering::Relaxed);
+pub fn sys_kill(&[pid, number, ..]: &Args) -> Result<usize> {
+    let number = Number(number as i32);
+    let own = current();
+    let own_group = group_of(&own.process);
     match pid as i32 {
-        pid if pid > 0 => {
-            let (process, thread) = table::find_either(pid as u32).ok_or(Errno::ESRCH)?;
-            check_permission(&process, signal)?;
-            if let Some(signal) = signal {
-                let tid = thread.map(|thread| thread.tid());
-                send::send_preferring(&process, tid, sent_by_user(signal, code::SI_USER));
-            }
+        pid if pid > 0 && pid as u32 == own.process.pid => {
+            send_one(&own.process, None, number)?;
             Ok(0)
         }
-        0 => send_to_all(signal, |process| group_of(process) == own_group),
-        -1 => send_to_all(signal, |process| {
-            process.pid != current().process.pid && process.pid != table::INIT_PID
-        }),
+        pid if pid > 0 => {
+            let (process, thread) = table::find_either(pid as u32).ok_or(Errno::ESRCH)?;
+            send_one(&process, thread.as_deref(), number)?;
+            Ok(0)
+        }
+        0 => send_to_group(own_group, number),
+        -1 => send_to_all(number),
         i32::MIN => Err(Errno::ESRCH),
-        group => send_to_all(signal, |process| group_of(process) == group.unsigned_abs()),
+        group => send_to_group(group.unsigned_abs(), number),
     }
 }
 
@@ -302,39 +292,70 @@ fn group_of(process: &Process) -> u32 {
         .load(core::sync::atomic::Ordering::Relaxed)
 }
 
-/// Sends, or asks whether it could; `EPERM`.
-fn send_to(process: &Process, signal: Option<Signal>) -> Result {
+/// Sends, or asks whether it could; `EINVAL`, `EPERM`.
+fn send_one(process: &Process, thread: Option<&Thread>, number: Number) -> Result {
+    let signal = number.signal()?;
     check_permission(process, signal)?;
-    if let Some(signal) = signal {
-        send::send_to_process(process, sent_by_user(signal, code::SI_USER));
+    match signal {
+        Some(signal) => send::send_preferring(process, thread, sent_by_user(signal, code::SI_USER)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether the current process may send `signal` to `target`: by its user, or SIGCONT within a session (`kill(2)`).
 pub(super) fn check_permission(target: &Process, signal: Option<Signal>) -> Result {
     let own = &current().process;
+    if core::ptr::eq(&**own, target) {
+        return Ok(());
+    }
     let session = |process: &Process| process.session.load(core::sync::atomic::Ordering::Relaxed);
     let same_session = signal == Some(Signal::SIGCONT) && session(own) == session(target);
-    let (sender, receiver) = (own.credentials.get(), target.credentials.get());
-    if same_session || core::ptr::eq(&**own, target) || sender.may_signal(&receiver) {
+    let (sender, receiver) = (own.credentials.user(), target.credentials.user());
+    if same_session || sender.may_signal(&receiver) {
         Ok(())
     } else {
         Err(Errno::EPERM)
     }
 }
 
-fn send_to_all(signal: Option<Signal>, wanted: impl Fn(&Process) -> bool) -> Result<usize> {
-    let mut outcome = Err(Errno::ESRCH);
+/// Calls `f` for every process that is `wanted`, those too that appear meanwhile with higher numbers.
+fn for_each(wanted: impl Fn(&Process) -> bool, mut f: impl FnMut(&Process)) {
     let mut pid = 0;
     while let Some(process) = table::next_above(pid) {
         pid = process.pid;
         if wanted(&process) {
-            // One that may be reached is enough.
-            let sent = send_to(&process, signal);
-            outcome = if outcome.is_ok() { outcome } else { sent };
+            f(&process);
         }
     }
+}
+
+/// To a process group: one that may be reached is enough.
+fn send_to_group(group: u32, number: Number) -> Result<usize> {
+    let mut outcome = Err(Errno::ESRCH);
+    for_each(
+        |process| group_of(process) == group,
+        |process| {
+            let sent = send_one(process, None, number);
+            if outcome.is_err() {
+                outcome = sent;
+            }
+        },
+    );
+    outcome.map(|()| 0)
+}
+
+/// To everybody but init and the caller. As on Linux, processes that may not be reached are no error, even if there are no others.
+fn send_to_all(number: Number) -> Result<usize> {
+    let own = current().process.pid;
+    let mut outcome = Err(Errno::ESRCH);
+    for_each(
+        |process| process.pid != own && process.pid != table::INIT_PID,
+        |process| match send_one(process, None, number) {
+            Err(Errno::EPERM) if outcome == Err(Errno::ESRCH) => outcome = Ok(()),
+            Err(Errno::EPERM) => {}
+            sent => outcome = sent,
+        },
+    );
     outcome.map(|()| 0)
 }
 
@@ -355,72 +376,112 @@ fn positive(id: usize) -> Result<u32> {
         .ok_or(Errno::EINVAL)
 }
 
-fn send_to_one(tgid: Option<u32>, tid: usize, signal: usize) -> Result<usize> {
+fn send_to_one(tgid: Option<u32>, tid: usize, number: usize) -> Result<usize> {
     let tid = positive(tid)?;
-    let signal = signal_or_probe(signal)?;
-    let (process, thread) = find_thread(tgid, tid)?;
+    let own = current();
+    let itself = own.tid() == tid && tgid.is_none_or(|tgid| own.process.pid == tgid);
+    let (process, thread) = match itself {
+        true => (own.process.clone(), Some(own.arc())),
+        false => find_thread(tgid, tid)?,
+    };
+    let signal = Number(number as i32).signal()?;
     check_permission(&process, signal)?;
     if let Some((signal, thread)) = signal.zip(thread) {
-        send::send_to_thread(&thread, sent_by_user(signal, code::SI_TKILL));
+        send::queue_to_thread(&thread, sent_by_user(signal, code::SI_TKILL))?;
     }
     Ok(0)
 }
 
 /// tkill(2).
-pub fn sys_tkill(&[tid, signal, ..]: &Args) -> Result<usize> {
-    send_to_one(None, tid, signal)
+pub fn sys_tkill(&[tid, number, ..]: &Args) -> Result<usize> {
+    send_to_one(None, tid, number)
 }
 
 /// tgkill(2).
-pub fn sys_tgkill(&[tgid, tid, signal, ..]: &Args) -> Result<usize> {
+pub fn sys_tgkill(&[tgid, tid, number, ..]: &Args) -> Result<usize> {
     let tgid = positive(tgid)?;
-    send_to_one(Some(tgid), tid, signal)
+    send_to_one(Some(tgid), tid, number)
 }
 
-/// siginfo as the user gave it, with the signal that the call names. `EFAULT`; `EPERM` if it claims to be from kill(2), tkill(2) or the
-/// kernel and is not for the current process.
-pub(super) fn read_info(pointer: usize, signal: usize, own: bool) -> Result<Option<SigInfo>> {
-    let bytes = UserPtr::<[u8; 128]>::new(pointer).read()?;
-    let word =
-        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let code = word(8) as i32;
-    if (code >= 0 || code == code::SI_TKILL) && !own {
-        return Err(Errno::EPERM);
+/// Bytes of siginfo that the kernel keeps; those behind them mean nothing yet.
+const KEPT_INFO: usize = 48;
+
+/// siginfo as a user gives it.
+pub(super) struct UserInfo {
+    /// Bytes 0, 8, .. of the kept part.
+    words: [u64; KEPT_INFO / 8],
+}
+
+impl UserInfo {
+    /// `EFAULT`; `E2BIG` if bytes are set of which nobody knows the meaning.
+    pub(super) fn read(pointer: usize, number: usize) -> Result<UserInfo> {
+        let info = UserInfo {
+            words: UserPtr::new(pointer).read()?,
+        };
+        let known = Signal::new(number).is_some_and(|signal| Layout::is_known(signal, info.code()))
+            || (code::SI_DETHREAD..=0).contains(&info.code());
+        if !known {
+            let rest = UserPtr::<[u64; (SIGINFO_SIZE - KEPT_INFO) / 8]>::new(
+                pointer.wrapping_add(KEPT_INFO),
+            );
+            if rest.read()?.iter().any(|&word| word != 0) {
+                return Err(Errno::E2BIG);
+            }
+        }
+        Ok(info)
     }
-    let value = u64::from(word(24)) | u64::from(word(28)) << 32;
-    let detail = Detail::Queued {
-        pid: word(16),
-        uid: word(20),
-        value,
-    };
-    Ok(signal_or_probe(signal)?.map(|signal| SigInfo {
-        signal,
-        code,
-        detail,
-    }))
+
+    pub(super) fn code(&self) -> i32 {
+        self.words[1] as i32
+    }
+
+    /// Whether it claims to be from the kernel, kill(2) or tkill(2), which only the receiver itself may.
+    pub(super) fn is_forged(&self) -> bool {
+        self.code() >= 0 || self.code() == code::SI_TKILL
+    }
+
+    /// With the signal that the call names.
+    pub(super) fn for_signal(&self, signal: Signal) -> SigInfo {
+        let [number_and_errno, _, fields @ ..] = self.words;
+        SigInfo {
+            signal,
+            code: self.code(),
+            detail: Detail::Raw {
+                errno: (number_and_errno >> 32) as i32,
+                fields,
+            },
+        }
+    }
 }
 
 /// rt_sigqueueinfo(2).
-pub fn sys_rt_sigqueueinfo(&[pid, signal, info, ..]: &Args) -> Result<usize> {
+pub fn sys_rt_sigqueueinfo(&[pid, number, info, ..]: &Args) -> Result<usize> {
+    let info = UserInfo::read(info, number)?;
+    if info.is_forged() && pid as u32 != current().tid() {
+        return Err(Errno::EPERM);
+    }
     let found = u32::try_from(pid as i32).ok().and_then(table::find_either);
-    let info = read_info(info, signal, pid as u32 == current().process.pid)?;
     let (process, thread) = found.ok_or(Errno::ESRCH)?;
-    check_permission(&process, info.map(|info| info.signal))?;
-    if let Some(info) = info {
-        let tid = thread.map(|thread| thread.tid());
-        send::send_preferring(&process, tid, info);
+    let signal = Number(number as i32).signal()?;
+    check_permission(&process, signal)?;
+    if let Some(signal) = signal {
+        send::send_preferring(&process, thread.as_deref(), info.for_signal(signal))?;
     }
     Ok(0)
 }
 
 /// rt_tgsigqueueinfo(2).
-pub fn sys_rt_tgsigqueueinfo(&[tgid, tid, signal, info, ..]: &Args) -> Result<usize> {
+pub fn sys_rt_tgsigqueueinfo(&[tgid, tid, number, info, ..]: &Args) -> Result<usize> {
+    let info = UserInfo::read(info, number)?;
     let (tgid, tid) = (positive(tgid)?, positive(tid)?);
-    let info = read_info(info, signal, tid == current().tid())?;
+    if info.is_forged() && tid != current().tid() {
+        return Err(Errno::EPERM);
+    }
     let (process, thread) = find_thread(Some(tgid), tid)?;
-    check_permission(&process, info.map(|info| info.signal))?;
-    if let Some((info, thread)) = info.zip(thread) {
-        send::send_to_thread(&thread, info);
+    let signal = Number(number as i32).signal()?;
+    check_permission(&process, signal)?;
+    if let Some((signal, thread)) = signal.zip(thread) {
+        send::queue_to_thread(&thread, info.for_signal(signal))?;
     }
     Ok(0)
 }

@@ -34,6 +34,12 @@ impl Ids {
         [self.real, self.effective, self.saved] == [id; 3]
     }
 
+    /// Whether a user may send a signal to a process of the user `other` (`kill(2)`).
+    pub fn may_signal(&self, other: &Ids) -> bool {
+        let mine = [self.real, self.effective];
+        self.effective == 0 || mine.contains(&other.real) || mine.contains(&other.saved)
+    }
+
     fn has(&self, id: u32) -> bool {
         [self.real, self.effective, self.saved].contains(&id)
     }
@@ -114,12 +120,6 @@ impl Identity {
         self.user.effective == 0
     }
 
-    /// Whether it may send a signal to a process of `other` (`kill(2)`).
-    pub fn may_signal(&self, other: &Identity) -> bool {
-        let mine = [self.user.real, self.user.effective];
-        self.is_privileged() || mine.contains(&other.user.real) || mine.contains(&other.user.saved)
-    }
-
     pub fn groups(&self) -> &[u32] {
         &self.groups[..self.nr_groups]
     }
@@ -157,6 +157,12 @@ impl Credentials {
     pub fn inherit(&self, parent: &Credentials) {
         let identity = parent.get();
         *self.0.lock() = identity;
+    }
+
+    /// The user numbers alone.
+    #[inline]
+    pub fn user(&self) -> Ids {
+        self.0.lock().user
     }
 
     pub fn get(&self) -> Identity {
@@ -254,24 +260,16 @@ mod tests {
     #[cfg_attr(not(target_os = "none"), test)]
     #[cfg_attr(target_os = "none", test_case)]
     fn a_signal_needs_root_or_the_same_user() {
-        let user = |user| Identity {
-            user,
-            ..Identity::default()
+        let user = |real, effective, saved| Ids {
+            real,
+            effective,
+            saved,
+            file_system: effective,
         };
-        let nobody = user(Ids::all(9));
-        assert!(Identity::default().may_signal(&nobody));
-        assert!(!nobody.may_signal(&Identity::default()));
-        assert!(nobody.may_signal(&user(Ids {
-            real: 1,
-            effective: 2,
-            saved: 9,
-            file_system: 2
-        })));
-        assert!(!nobody.may_signal(&user(Ids {
-            real: 1,
-            effective: 9,
-            saved: 2,
-            file_system: 9
-        })));
+        let nobody = Ids::all(9);
+        assert!(Ids::default().may_signal(&nobody));
+        assert!(!nobody.may_signal(&Ids::default()));
+        assert!(nobody.may_signal(&user(1, 2, 9)));
+        assert!(!nobody.may_signal(&user(1, 9, 2)));
     }
 }

@@ -128,7 +128,7 @@ fn tell_parent(process: &Arc<Process>, status: ExitStatus) {
 
 /// Whether children vanish without being waited for (`sigaction(2)`, SA_NOCLDWAIT).
 fn ignores_children(parent: &Process) -> bool {
-    let action = parent.signals.lock().action(Signal::SIGCHLD);
+    let action = *parent.signals.lock().action(Signal::SIGCHLD);
     action.disposition() == Disposition::Ignore || action.has(sa::NOCLDWAIT)
 }
 

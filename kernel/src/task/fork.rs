@@ -9,7 +9,7 @@ use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
 use crate::mm::{Mm, reclaim};
 use crate::sched::{self, Sleep, current};
-use crate::signal::{Signal, ThreadSignals, signal_pending};
+use crate::signal::{AltStack, Signal, ThreadSignals, signal_pending};
 use crate::syscall::pidfd;
 use crate::task::rlimit::Resource;
 
@@ -163,9 +163,10 @@ fn new_thread(
 fn inherited_signals(parent: &Thread, options: &CloneOptions) -> ThreadSignals {
     let own = parent.signals.lock();
     let mut signals = ThreadSignals::new(own.blocked);
-    if !options.share_memory || options.vfork {
-        signals.altstack = own.altstack;
-    }
+    signals.altstack = match options.share_memory && !options.vfork {
+        true => AltStack::RESET,
+        false => own.altstack,
+    };
     signals
 }
 

@@ -20,6 +20,7 @@ use crate::fs::terminal::Terminal;
 use crate::fs::{FileTable, FsContext};
 use crate::mm::Mm;
 use crate::sched::WaitQueue;
+use crate::signal::readers::Readers;
 use crate::signal::{ProcessSignals, Signal, code, send};
 use crate::sync::{IrqLock, SpinLock, rank};
 
@@ -150,6 +151,8 @@ pub struct Process {
     pub events: IrqLock<Events>,
     /// The parent waits here for its children's events.
     pub child_events: WaitQueue,
+    /// Threads that read signal files wait here.
+    pub signal_readers: Readers,
     /// exec waits here for the other threads' ends.
     pub thread_ends: WaitQueue,
     /// The number of the signal that the parent gets when the process ends; 0: none.
@@ -315,6 +318,7 @@ impl Process {
             children: SpinLock::new(rank::FAMILY, LinkedList::new(ChildAdapter::NEW)),
             events: IrqLock::new(rank::SIGNAL, Events::default()),
             child_events: WaitQueue::new(),
+            signal_readers: Readers::default(),
             thread_ends: WaitQueue::new(),
             exit_signal: AtomicU32::new(u32::from(Signal::SIGCHLD.number())),
             terminal: SpinLock::new(rank::LEAF, None),
@@ -493,12 +497,16 @@ impl Process {
         }
     }
 
-    /// The parent is told that the process goes on.
-    pub fn note_continued(&self) {
+    /// SIGCONT was sent: from now on the parent can see that the process goes on.
+    pub fn note_stop_ended(&self) {
         *self.events.lock() = Events {
             continued: true,
             ..Events::default()
         };
+    }
+
+    /// The process goes on after a stop, and its parent is told.
+    pub fn note_continued(&self) {
         if let Some(process) = table::find(self.pid) {
             send::notify_parent(
                 &process,

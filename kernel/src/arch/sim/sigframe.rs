@@ -44,7 +44,7 @@ pub fn setup_frame(regs: &mut PtRegs, request: &FrameRequest) -> Result<(), BadF
     ];
     UserPtr::new(sp).write(frame).map_err(|_| BadFrame)?;
     regs.sp = sp;
-    regs.ip = request.handler;
+    regs.ip = request.action.handler;
     Ok(())
 }
 

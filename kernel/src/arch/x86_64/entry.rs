@@ -38,6 +38,7 @@ const _: () = assert!(PT_REGS_SIZE % 16 == 8);
 const CS: usize = offset_of!(PtRegs, cs);
 const RFLAGS: usize = offset_of!(PtRegs, rflags);
 const RSP: usize = offset_of!(PtRegs, rsp);
+const SS: usize = offset_of!(PtRegs, ss);
 const RCX: usize = offset_of!(PtRegs, rcx);
 const R11: usize = offset_of!(PtRegs, r11);
 const GS_BASE: u32 = 0xc000_0101;
@@ -348,6 +349,11 @@ unsafe extern "C" fn syscall_entry() {
         "jne 2f",
         "test r11d, {not_sysret}",
         "jnz 2f",
+        // sigreturn takes any selectors from a frame.
+        "cmp qword ptr [rsp + {cs}], {user_cs}",
+        "jne 2f",
+        "cmp qword ptr [rsp + {ss}], {user_ds}",
+        "jne 2f",
         "pop r15",
         "pop r14",
         "pop r13",
@@ -380,6 +386,8 @@ unsafe extern "C" fn syscall_entry() {
         rip = const RIP,
         r11 = const R11,
         rflags = const RFLAGS,
+        cs = const CS,
+        ss = const SS,
         not_sysret = const (flags::TF | flags::RF),
         rsp_from_orig = const RSP - offset_of!(PtRegs, orig_rax),
         to_user = sym return_to_user,

@@ -12,8 +12,9 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::thread::ThreadState;
-use super::{features, percpu};
+use super::{features, percpu, uaccess};
 use crate::errno::OutOfMemory;
+use crate::mm::uaccess::NoFault;
 use crate::sched::current;
 use crate::task::thread::flag;
 
@@ -21,6 +22,8 @@ use crate::task::thread::flag;
 pub(super) const FXSAVE_SIZE: usize = 512;
 /// Size of the header after it.
 pub(super) const HEADER_SIZE: usize = 64;
+/// Where software's part of the FXSAVE image begins, which the hardware leaves alone.
+pub(super) const SW_OFFSET: usize = 464;
 /// State components: x87 and SSE, which are always there.
 pub(super) const FP_SSE: u64 = 0b11;
 const AVX512: u64 = 0b111 << 5;
@@ -79,6 +82,41 @@ pub(super) fn size() -> usize {
 /// Bits of MXCSR that may be set; others fault when loaded.
 pub(super) fn mxcsr_mask() -> u32 {
     MXCSR_MASK.load(Ordering::Relaxed)
+}
+
+/// The initial state as an image: no component is in use, so that nothing behind the header is read; MXCSR counts all the same.
+#[repr(C, align(64))]
+struct Initial([u8; FXSAVE_SIZE + HEADER_SIZE]);
+
+static INITIAL: Initial = {
+    let mut bytes = [0; FXSAVE_SIZE + HEADER_SIZE];
+    [bytes[0], bytes[1]] = FCW_DEFAULT.to_le_bytes();
+    let mxcsr = MXCSR_DEFAULT.to_le_bytes();
+    (bytes[MXCSR_OFFSET], bytes[MXCSR_OFFSET + 1]) = (mxcsr[0], mxcsr[1]);
+    Initial(bytes)
+};
+
+/// Brings `mask`, of the registers' components, into the initial state.
+fn load_initial(mask: u64) {
+    let image = &raw const INITIAL;
+    // SAFETY: the image is a valid one, aligned, and all of it that is read.
+    unsafe {
+        match components() {
+            0 => asm!("fxrstor64 [{}]", in(reg) image, options(nostack, readonly)),
+            _ => {
+                asm!("xrstor64 [{}]", in(reg) image, in("eax") mask as u32, in("edx") (mask >> 32) as u32,
+                    options(nostack, readonly))
+            }
+        }
+    }
+}
+
+/// MXCSR as it is.
+fn mxcsr() -> u32 {
+    let mut mxcsr = 0u32;
+    // SAFETY: stores four bytes.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut mxcsr, options(nostack)) };
+    mxcsr
 }
 
 /// Memory for one thread's state.
@@ -194,16 +232,60 @@ pub(super) fn load_for_user() {
         return;
     }
     thread.clear_flag(flag::NEED_FPU);
+    if take_registers(&thread.arch) {
+        thread.arch.with_fpu(|area| area.load());
+    }
+}
+
+/// Makes the registers those of the current thread, whose state this is, after whoever had them has saved what it had; false if they
+/// are already. What is in them is the caller's business.
+fn take_registers(state: &ThreadState) -> bool {
     let before = owner();
-    if core::ptr::eq(before, &thread.arch) {
-        return;
+    if core::ptr::eq(before, state) {
+        return false;
     }
     // SAFETY: an owner is alive: `forget` runs before a state goes. Nobody uses its area, as it is not the current thread.
     if let Some(before) = unsafe { before.as_ref() } {
         before.with_fpu(Area::save);
     }
-    thread.arch.with_fpu(|area| area.load());
-    set_owner(&raw const thread.arch);
+    set_owner(state);
+    true
+}
+
+/// Saves the current thread's registers right into user memory, as a signal frame has them; see [`uaccess::xsave_to_user`]. False if
+/// that takes waiting for a page, or a page that is not there: then `with_current` gives what is to be copied out.
+pub(super) fn save_to_user(to: usize, software: &[u64; 3], magic: u32) -> bool {
+    load_for_user();
+    let _no_wait = NoFault::new();
+    uaccess::xsave_to_user(to, software, size(), magic)
+}
+
+/// Loads the current thread's registers right from the image of a signal frame, `wanted` of its components, and brings the others
+/// into the initial state. False if that takes waiting, or the image is bad: the thread's state is the initial one then.
+pub(super) fn load_from_user(from: usize, wanted: u64) -> bool {
+    let thread = current();
+    let wanted = wanted & components();
+    let loaded = {
+        let _no_wait = NoFault::new();
+        take_registers(&thread.arch);
+        thread.clear_flag(flag::NEED_FPU);
+        // Not every CPU refuses reserved bits of MXCSR: QEMU's does not.
+        uaccess::xrstor_from_user(from, wanted, size()) && mxcsr() & !mxcsr_mask() == 0
+    };
+    match (loaded, components() & !wanted) {
+        (true, 0) => {}
+        (true, others) => load_initial(others),
+        (false, _) => load_initial(u64::MAX),
+    }
+    loaded
+}
+
+/// Brings the current thread's registers into the initial state.
+pub(super) fn reset_current() {
+    let thread = current();
+    take_registers(&thread.arch);
+    thread.clear_flag(flag::NEED_FPU);
+    load_initial(u64::MAX);
 }
 
 /// Runs `f` on the current thread's state, brought up to date; the registers stay as they are.

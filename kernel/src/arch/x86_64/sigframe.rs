@@ -5,11 +5,16 @@
 //! the restorer. A frame read back is a claim: selectors and privileged flags are never taken from it, and its FPU state is
 //! checked in kernel memory before it is loaded.
 
-use super::fpu::{self, Area, FP_SSE, FXSAVE_SIZE, HEADER_SIZE, MXCSR_OFFSET};
+use core::arch::global_asm;
+use core::mem::{MaybeUninit, offset_of};
+
+use super::fpu::{self, Area, FP_SSE, FXSAVE_SIZE, HEADER_SIZE, MXCSR_OFFSET, SW_OFFSET};
 use super::gdt::{USER_CS, USER_DS};
 use super::regs::{PtRegs, flags};
-use crate::mm::uaccess::{self, Pod, UserPtr};
+use super::uaccess::copy_from_user;
+use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::current;
+use crate::signal::action::sa;
 use crate::signal::info::SIGINFO_SIZE;
 use crate::signal::{AltStack, FrameRequest, FrameStack, SigSet};
 
@@ -84,9 +89,6 @@ const _: () = assert!(size_of::<SigContext>() == 256 && size_of::<UContext>() ==
 const _: () = assert!(UCONTEXT_OFFSET + size_of::<UContext>() == SIGINFO_OFFSET);
 const _: () = assert!(SIGINFO_OFFSET + SIGINFO_SIZE == FRAME_SIZE);
 
-// SAFETY: only integers, and the assertions above leave no room for padding: the named fields fill the sizes.
-unsafe impl Pod for UContext {}
-
 const UC_FP_XSTATE: u64 = 1;
 const UC_SIGCONTEXT_SS: u64 = 2;
 const UC_STRICT_RESTORE_SS: u64 = 4;
@@ -94,8 +96,6 @@ const UC_STRICT_RESTORE_SS: u64 = 4;
 /// Below the stack pointer the ABI lets a function keep data.
 const RED_ZONE: usize = 128;
 
-/// Software's part of the FXSAVE image: magic, sizes and components.
-const SW_OFFSET: usize = 464;
 const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
 const MAGIC2_SIZE: usize = 4;
@@ -137,22 +137,152 @@ fn place(sp: usize, stack: FrameStack) -> Result<Placement, BadFrame> {
     Ok(Placement { fp, frame })
 }
 
+/// What a frame shows besides the registers.
+#[repr(C)]
+struct FrameValues {
+    restorer: usize,
+    uc_flags: u64,
+    stack_sp: usize,
+    stack_flags: u64,
+    stack_size: usize,
+    err: usize,
+    trapno: usize,
+    mask: u64,
+    cr2: usize,
+    fpstate: usize,
+}
+
+// `faultline_signal_frame(rdi: frame, rsi: registers, rdx: values) -> eax: 1 if the address is bad`: everything up to the siginfo,
+// written in place. The words of the context that mean nothing stay the user's own.
+global_asm!(
+    ".pushsection .text.uaccess, \"ax\"",
+    ".macro frame_value from, to",
+    "mov rax, [rdx + \\from]",
+    "mov [rdi + \\to], rax",
+    ".endm",
+    ".macro frame_register from, to",
+    "mov rax, [rsi + \\from]",
+    "mov [rdi + {mcontext} + \\to], rax",
+    ".endm",
+    ".global faultline_signal_frame",
+    "faultline_signal_frame:",
+    "frame_value {v_restorer}, 0",
+    "frame_value {v_flags}, {uc}",
+    "xor eax, eax",
+    "mov [rdi + {uc} + {uc_link}], rax",
+    "frame_value {v_stack_sp}, {uc}+{uc_stack}",
+    "frame_value {v_stack_flags}, {uc}+{uc_stack}+8",
+    "frame_value {v_stack_size}, {uc}+{uc_stack}+16",
+    "frame_register {r8}, 0",
+    "frame_register {r9}, 8",
+    "frame_register {r10}, 16",
+    "frame_register {r11}, 24",
+    "frame_register {r12}, 32",
+    "frame_register {r13}, 40",
+    "frame_register {r14}, 48",
+    "frame_register {r15}, 56",
+    "frame_register {rdi}, 64",
+    "frame_register {rsi}, 72",
+    "frame_register {rbp}, 80",
+    "frame_register {rbx}, 88",
+    "frame_register {rdx}, 96",
+    "frame_register {rax}, 104",
+    "frame_register {rcx}, 112",
+    "frame_register {rsp}, 120",
+    "frame_register {rip}, 128",
+    "frame_register {rflags}, 136",
+    "movzx eax, word ptr [rsi + {cs}]",
+    "movzx ecx, word ptr [rsi + {ss}]",
+    "shl rcx, 48",
+    "or rax, rcx",
+    "mov [rdi + {mcontext} + {c_cs}], rax",
+    "frame_value {v_err}, {mcontext}+{c_err}",
+    "frame_value {v_trapno}, {mcontext}+{c_trapno}",
+    "frame_value {v_mask}, {mcontext}+{c_oldmask}",
+    "mov [rdi + {uc} + {uc_sigmask}], rax",
+    "frame_value {v_cr2}, {mcontext}+{c_cr2}",
+    "frame_value {v_fpstate}, {mcontext}+{c_fpstate}",
+    ".global faultline_signal_frame_end",
+    "faultline_signal_frame_end:",
+    "xor eax, eax",
+    "ret",
+    ".global faultline_signal_frame_fixup",
+    "faultline_signal_frame_fixup:",
+    "mov eax, 1",
+    "ret",
+    ".popsection",
+    uc = const UCONTEXT_OFFSET,
+    uc_link = const offset_of!(UContext, link),
+    uc_stack = const offset_of!(UContext, stack_sp),
+    uc_sigmask = const offset_of!(UContext, sigmask),
+    mcontext = const UCONTEXT_OFFSET + offset_of!(UContext, mcontext),
+    c_cs = const offset_of!(SigContext, cs),
+    c_err = const offset_of!(SigContext, err),
+    c_trapno = const offset_of!(SigContext, trapno),
+    c_oldmask = const offset_of!(SigContext, oldmask),
+    c_cr2 = const offset_of!(SigContext, cr2),
+    c_fpstate = const offset_of!(SigContext, fpstate),
+    v_restorer = const offset_of!(FrameValues, restorer),
+    v_flags = const offset_of!(FrameValues, uc_flags),
+    v_stack_sp = const offset_of!(FrameValues, stack_sp),
+    v_stack_flags = const offset_of!(FrameValues, stack_flags),
+    v_stack_size = const offset_of!(FrameValues, stack_size),
+    v_err = const offset_of!(FrameValues, err),
+    v_trapno = const offset_of!(FrameValues, trapno),
+    v_mask = const offset_of!(FrameValues, mask),
+    v_cr2 = const offset_of!(FrameValues, cr2),
+    v_fpstate = const offset_of!(FrameValues, fpstate),
+    r8 = const offset_of!(PtRegs, r8),
+    r9 = const offset_of!(PtRegs, r9),
+    r10 = const offset_of!(PtRegs, r10),
+    r11 = const offset_of!(PtRegs, r11),
+    r12 = const offset_of!(PtRegs, r12),
+    r13 = const offset_of!(PtRegs, r13),
+    r14 = const offset_of!(PtRegs, r14),
+    r15 = const offset_of!(PtRegs, r15),
+    rdi = const offset_of!(PtRegs, rdi),
+    rsi = const offset_of!(PtRegs, rsi),
+    rbp = const offset_of!(PtRegs, rbp),
+    rbx = const offset_of!(PtRegs, rbx),
+    rdx = const offset_of!(PtRegs, rdx),
+    rax = const offset_of!(PtRegs, rax),
+    rcx = const offset_of!(PtRegs, rcx),
+    rsp = const offset_of!(PtRegs, rsp),
+    rip = const offset_of!(PtRegs, rip),
+    rflags = const offset_of!(PtRegs, rflags),
+    cs = const offset_of!(PtRegs, cs),
+    ss = const offset_of!(PtRegs, ss),
+);
+
+unsafe extern "C" {
+    fn faultline_signal_frame(frame: usize, regs: &PtRegs, values: &FrameValues) -> u32;
+    static faultline_signal_frame_end: u8;
+    static faultline_signal_frame_fixup: u8;
+}
+
+/// The row of the exception table: from where to where a frame is written, and where a fault goes on.
+pub(super) fn exception_row() -> (*const u8, *const u8, *const u8) {
+    (
+        faultline_signal_frame as *const u8,
+        &raw const faultline_signal_frame_end,
+        &raw const faultline_signal_frame_fixup,
+    )
+}
+
 /// Writes a handler's frame and points the registers at the handler.
 pub fn setup_frame(regs: &mut PtRegs, request: &FrameRequest) -> Result<(), BadFrame> {
     let Placement { fp, frame } = place(regs.rsp, request.stack)?;
-    fpu::with_current(|area| write_fpu(area, fp))?;
-    let context = ucontext(regs, request, fp);
-    UserPtr::new(frame).write(request.restorer)?;
-    UserPtr::new(frame + UCONTEXT_OFFSET).write(context)?;
-    if request.siginfo {
+    write_fpu(fp)?;
+    write_context(regs, request, fp, frame)?;
+    if request.action.has(sa::SIGINFO) {
         uaccess::write_bytes(frame + SIGINFO_OFFSET, &request.info.to_abi())?;
     }
-    fpu::replace_current(Area::reset);
+    fpu::reset_current();
     regs.rdi = request.info.signal.number() as usize;
     regs.rsi = frame + SIGINFO_OFFSET;
     regs.rdx = frame + UCONTEXT_OFFSET;
     regs.rax = 0;
-    regs.rip = request.handler;
+    regs.rip = request.action.handler;
     regs.rsp = frame;
     regs.cs = USER_CS as usize;
     regs.ss = USER_DS as usize;
@@ -160,74 +290,80 @@ pub fn setup_frame(regs: &mut PtRegs, request: &FrameRequest) -> Result<(), BadF
     Ok(())
 }
 
-/// Writes the FPU image. Its software part says how far it goes; the header says that x87 and SSE are in it in any case.
-fn write_fpu(area: &mut Area, to: usize) -> Result<(), BadFrame> {
-    if fpu::components() == 0 {
-        return Ok(uaccess::write_bytes(to, area.bytes())?);
-    }
-    let size = fpu::size();
-    let mut software = [0; 48];
-    software[0..4].copy_from_slice(&MAGIC1.to_ne_bytes());
-    software[4..8].copy_from_slice(&((size + MAGIC2_SIZE) as u32).to_ne_bytes());
-    software[8..16].copy_from_slice(&fpu::components().to_ne_bytes());
-    software[16..20].copy_from_slice(&(size as u32).to_ne_bytes());
-    let present = u64::from_ne_bytes(area.read(FXSAVE_SIZE));
-    uaccess::write_bytes(to, &area.bytes()[..SW_OFFSET])?;
-    uaccess::write_bytes(to + SW_OFFSET, &software)?;
-    UserPtr::new(to + FXSAVE_SIZE).write(present | FP_SSE)?;
-    uaccess::write_bytes(to + FXSAVE_SIZE + 8, &area.bytes()[FXSAVE_SIZE + 8..])?;
-    Ok(UserPtr::new(to + size).write(MAGIC2)?)
-}
-
-fn ucontext(regs: &PtRegs, request: &FrameRequest, fp: usize) -> UContext {
+fn write_context(
+    regs: &PtRegs,
+    request: &FrameRequest,
+    fp: usize,
+    frame: usize,
+) -> Result<(), BadFrame> {
     let trap = current().arch.trap();
     let xstate = if fpu::components() == 0 {
         0
     } else {
         UC_FP_XSTATE
     };
-    UContext {
-        flags: xstate | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
-        stack_sp: request.altstack.base as u64,
-        stack_flags: request.altstack.shown_flags(regs.rsp),
-        stack_size: request.altstack.size as u64,
-        mcontext: SigContext {
-            r8: regs.r8 as u64,
-            r9: regs.r9 as u64,
-            r10: regs.r10 as u64,
-            r11: regs.r11 as u64,
-            r12: regs.r12 as u64,
-            r13: regs.r13 as u64,
-            r14: regs.r14 as u64,
-            r15: regs.r15 as u64,
-            rdi: regs.rdi as u64,
-            rsi: regs.rsi as u64,
-            rbp: regs.rbp as u64,
-            rbx: regs.rbx as u64,
-            rdx: regs.rdx as u64,
-            rax: regs.rax as u64,
-            rcx: regs.rcx as u64,
-            rsp: regs.rsp as u64,
-            rip: regs.rip as u64,
-            eflags: regs.rflags as u64,
-            cs: regs.cs as u16,
-            ss: regs.ss as u16,
-            err: trap.error_code as u64,
-            trapno: trap.vector as u64,
-            oldmask: request.mask.0,
-            cr2: trap.cr2 as u64,
-            fpstate: fp as u64,
-            ..SigContext::default()
-        },
-        sigmask: request.mask.0,
-        ..UContext::default()
+    let values = FrameValues {
+        restorer: request.action.restorer,
+        uc_flags: xstate | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
+        stack_sp: request.altstack.base,
+        stack_flags: u64::from(request.altstack.flags),
+        stack_size: request.altstack.size,
+        err: trap.error_code,
+        trapno: trap.vector,
+        mask: request.mask.0,
+        cr2: trap.cr2,
+        fpstate: fp,
+    };
+    // SAFETY: all of the frame is in the user's half, where faults are fixed up; the registers and values are the kernel's own.
+    let write = || unsafe { faultline_signal_frame(frame, regs, &values) };
+    match super::uaccess::with_user_range(frame, FRAME_SIZE, write) {
+        Some(0) => Ok(()),
+        _ => Err(BadFrame),
     }
+}
+
+/// Software's part of the image: magic and size, components, size without the closing magic; three more words are zero.
+fn software_part() -> [u64; 3] {
+    let size = fpu::size();
+    [
+        u64::from(MAGIC1) | ((size + MAGIC2_SIZE) as u64) << 32,
+        fpu::components(),
+        size as u64,
+    ]
+}
+
+/// Writes the FPU image: right from the registers if its pages are there and writable, else as a copy, which may wait for them.
+fn write_fpu(to: usize) -> Result<(), BadFrame> {
+    if fpu::components() != 0 && fpu::save_to_user(to, &software_part(), MAGIC2) {
+        return Ok(());
+    }
+    fpu::with_current(|area| copy_fpu(area, to))
+}
+
+/// Copies the FPU image out. Its software part says how far it goes; the header says that x87 and SSE are in it in any case.
+fn copy_fpu(area: &mut Area, to: usize) -> Result<(), BadFrame> {
+    if fpu::components() == 0 {
+        return Ok(uaccess::write_bytes(to, area.bytes())?);
+    }
+    let present = u64::from_ne_bytes(area.read(FXSAVE_SIZE));
+    uaccess::write_bytes(to, &area.bytes()[..SW_OFFSET])?;
+    UserPtr::new(to + SW_OFFSET).write(software_part())?;
+    uaccess::clear(to + SW_OFFSET + 24, FXSAVE_SIZE - SW_OFFSET - 24)?;
+    UserPtr::new(to + FXSAVE_SIZE).write(present | FP_SSE)?;
+    uaccess::write_bytes(to + FXSAVE_SIZE + 8, &area.bytes()[FXSAVE_SIZE + 8..])?;
+    Ok(UserPtr::new(to + fpu::size()).write(MAGIC2)?)
 }
 
 /// Reads the frame back that a handler leaves: RSP is above the return address, which its `ret` has taken.
 pub fn restore_frame(regs: &mut PtRegs) -> Result<RestoredFrame, BadFrame> {
-    let context =
-        UserPtr::<UContext>::new(regs.rsp.wrapping_sub(8).wrapping_add(UCONTEXT_OFFSET)).read()?;
+    let from = regs.rsp.wrapping_sub(8).wrapping_add(UCONTEXT_OFFSET);
+    let mut context = MaybeUninit::<UContext>::uninit();
+    // SAFETY: there is room for the bytes of a context.
+    if unsafe { copy_from_user(context.as_mut_ptr().cast(), from, size_of::<UContext>()) } != 0 {
+        return Err(BadFrame);
+    }
+    // SAFETY: all bytes were written, and any bytes are a context.
+    let context = unsafe { context.assume_init_ref() };
     let restored = RestoredFrame {
         mask: SigSet(context.sigmask),
         altstack: AltStack {
@@ -246,29 +382,27 @@ pub fn restore_frame(regs: &mut PtRegs) -> Result<RestoredFrame, BadFrame> {
 /// (UC_STRICT_RESTORE_SS) says that SS is the program's own wish, and not what an old program left there.
 fn restore_registers(regs: &mut PtRegs, from: &SigContext, strict: bool) {
     let ss = if strict { from.ss | 3 } else { USER_DS };
-    *regs = PtRegs {
-        r15: from.r15 as usize,
-        r14: from.r14 as usize,
-        r13: from.r13 as usize,
-        r12: from.r12 as usize,
-        rbp: from.rbp as usize,
-        rbx: from.rbx as usize,
-        r11: from.r11 as usize,
-        r10: from.r10 as usize,
-        r9: from.r9 as usize,
-        r8: from.r8 as usize,
-        rax: from.rax as usize,
-        rcx: from.rcx as usize,
-        rdx: from.rdx as usize,
-        rsi: from.rsi as usize,
-        rdi: from.rdi as usize,
-        orig_rax: usize::MAX,
-        rip: from.rip as usize,
-        rflags: regs.rflags & !USER_FLAGS | from.eflags as usize & USER_FLAGS,
-        rsp: from.rsp as usize,
-        cs: usize::from(from.cs | 3),
-        ss: usize::from(ss),
-    };
+    regs.r15 = from.r15 as usize;
+    regs.r14 = from.r14 as usize;
+    regs.r13 = from.r13 as usize;
+    regs.r12 = from.r12 as usize;
+    regs.rbp = from.rbp as usize;
+    regs.rbx = from.rbx as usize;
+    regs.r11 = from.r11 as usize;
+    regs.r10 = from.r10 as usize;
+    regs.r9 = from.r9 as usize;
+    regs.r8 = from.r8 as usize;
+    regs.rax = from.rax as usize;
+    regs.rcx = from.rcx as usize;
+    regs.rdx = from.rdx as usize;
+    regs.rsi = from.rsi as usize;
+    regs.rdi = from.rdi as usize;
+    regs.forget_syscall();
+    regs.rip = from.rip as usize;
+    regs.rflags = regs.rflags & !USER_FLAGS | from.eflags as usize & USER_FLAGS;
+    regs.rsp = from.rsp as usize;
+    regs.cs = usize::from(from.cs | 3);
+    regs.ss = usize::from(ss);
 }
 
 /// How much of an FPU image is to be believed.
@@ -279,13 +413,19 @@ enum Image {
     Xsave(u64),
 }
 
-/// Loads the current thread's FPU state from a frame; 0 means the initial state.
+/// Loads the current thread's FPU state from a frame; 0 means the initial state. A good image whose pages are there goes right into the
+/// registers, which the hardware checks; else a copy is checked and loaded, or the state is reset.
 fn restore_fpu(from: usize) -> Result<(), BadFrame> {
     if from == 0 {
-        fpu::replace_current(Area::reset);
+        fpu::reset_current();
         return Ok(());
     }
     let image = inspect(from)?;
+    if let Image::Xsave(components) = image
+        && fpu::load_from_user(from, components)
+    {
+        return Ok(());
+    }
     let aligned = match image {
         Image::FxOnly => from.is_multiple_of(16),
         Image::Xsave(_) => from.is_multiple_of(64),
@@ -306,18 +446,9 @@ fn inspect(from: usize) -> Result<Image, BadFrame> {
     if fpu::components() == 0 {
         return Ok(Image::FxOnly);
     }
-    let mut software = [0; 48];
-    uaccess::read_bytes(from.wrapping_add(SW_OFFSET), &mut software)?;
-    let word = |at: usize| {
-        u32::from_ne_bytes([
-            software[at],
-            software[at + 1],
-            software[at + 2],
-            software[at + 3],
-        ])
-    };
-    let (magic, extended, size) = (word(0), word(4) as usize, word(16) as usize);
-    let components = u64::from(word(8)) | u64::from(word(12)) << 32;
+    let software = UserPtr::<[u64; 3]>::new(from.wrapping_add(SW_OFFSET)).read()?;
+    let (magic, extended) = (software[0] as u32, (software[0] >> 32) as usize);
+    let (components, size) = (software[1], software[2] as u32 as usize);
     if magic != MAGIC1 || size < FXSAVE_SIZE + HEADER_SIZE || size > fpu::size() || size > extended
     {
         return Ok(Image::FxOnly);

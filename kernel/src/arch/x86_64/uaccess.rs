@@ -5,13 +5,18 @@
 
 use core::arch::global_asm;
 
+use super::fpu::{FP_SSE, SW_OFFSET};
 use super::regs::PtRegs;
-use super::{USER_END, features};
+use super::{USER_END, features, sigframe};
 
 // `faultline_exchange(rdi: address, esi: expected, edx: new, rcx: where the value found goes) -> eax: 1 if the address is bad`.
 //
 // `faultline_copy(rdi: destination, rsi: source, rdx: bytes) -> rax: bytes not copied`, and `faultline_clear(rdi, rdx)` likewise. Words
 // first, as each turn of a string instruction counts; a fault among them goes on byte by byte, so that the count is exact.
+//
+// `faultline_xsave(rdi: address, rsi: software's 48 bytes, edx: size, ecx: closing magic) -> eax: 1 if the address is bad`: an XSAVE image as
+// signal frames have it, with the header cleared first, as XSAVE leaves its reserved bytes alone. `faultline_xrstor(rdi: address, esi,
+// edx: components) -> eax` likewise; the registers hold anything after a failure.
 global_asm!(
     ".pushsection .text.uaccess, \"ax\"",
     ".global faultline_copy, faultline_clear",
@@ -62,13 +67,57 @@ global_asm!(
     "faultline_exchange_fixup:",
     "mov eax, 1",
     "ret",
+    ".global faultline_xsave, faultline_xrstor",
+    "faultline_xsave:",
+    "mov r8d, edx",
+    "xor eax, eax",
+    "faultline_xsave_at:",
+    "mov [rdi + 512], rax",
+    "mov [rdi + 520], rax",
+    "mov [rdi + 528], rax",
+    "mov [rdi + 536], rax",
+    "mov [rdi + 544], rax",
+    "mov [rdi + 552], rax",
+    "mov [rdi + 560], rax",
+    "mov [rdi + 568], rax",
+    "mov eax, -1",
+    "mov edx, -1",
+    "xsave64 [rdi]",
+    "or qword ptr [rdi + 512], {fp_sse}",
+    "mov rax, [rsi]",
+    "mov [rdi + {software}], rax",
+    "mov rax, [rsi + 8]",
+    "mov [rdi + {software} + 8], rax",
+    "mov rax, [rsi + 16]",
+    "mov [rdi + {software} + 16], rax",
+    "xor eax, eax",
+    "mov [rdi + {software} + 24], rax",
+    "mov [rdi + {software} + 32], rax",
+    "mov [rdi + {software} + 40], rax",
+    "mov [rdi + r8], ecx",
+    "faultline_xsave_end:",
+    "ret",
+    "faultline_xrstor:",
+    "mov eax, esi",
+    "faultline_xrstor_at:",
+    "xrstor64 [rdi]",
+    "faultline_xrstor_end:",
+    "xor eax, eax",
+    "ret",
+    "faultline_xstate_fixup:",
+    "mov eax, 1",
+    "ret",
     ".popsection",
+    fp_sse = const FP_SSE,
+    software = const SW_OFFSET,
 );
 
 unsafe extern "C" {
     fn faultline_copy(dst: usize, src: usize, len: usize) -> usize;
     fn faultline_clear(dst: usize, unused: usize, len: usize) -> usize;
     fn faultline_exchange(address: usize, expected: u32, new: u32, found: *mut u32) -> u32;
+    fn faultline_xsave(address: usize, software: *const u64, size: u32, magic: u32) -> u32;
+    fn faultline_xrstor(address: usize, low: u32, high: u32) -> u32;
     static faultline_copy_words: u8;
     static faultline_copy_words_end: u8;
     static faultline_copy_words_fixup: u8;
@@ -82,6 +131,11 @@ unsafe extern "C" {
     static faultline_exchange_at: u8;
     static faultline_exchange_end: u8;
     static faultline_exchange_fixup: u8;
+    static faultline_xsave_at: u8;
+    static faultline_xsave_end: u8;
+    static faultline_xrstor_at: u8;
+    static faultline_xrstor_end: u8;
+    static faultline_xstate_fixup: u8;
 }
 
 /// Where a fault of the instruction at `ip` continues, if that is part of a user copy.
@@ -112,6 +166,17 @@ fn fixup_of(ip: usize) -> Option<usize> {
             &raw const faultline_exchange_end,
             &raw const faultline_exchange_fixup,
         ),
+        (
+            &raw const faultline_xsave_at,
+            &raw const faultline_xsave_end,
+            &raw const faultline_xstate_fixup,
+        ),
+        (
+            &raw const faultline_xrstor_at,
+            &raw const faultline_xrstor_end,
+            &raw const faultline_xstate_fixup,
+        ),
+        sigframe::exception_row(),
     ];
     table
         .iter()
@@ -151,6 +216,11 @@ fn with_access<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: as above.
     unsafe { core::arch::asm!("clac", options(nostack)) };
     result
+}
+
+/// Runs `f`, a routine of the exception table, if the range is one of user addresses.
+pub(super) fn with_user_range<R>(addr: usize, len: usize, f: impl FnOnce() -> R) -> Option<R> {
+    is_user_range(addr, len).then(|| with_access(f))
 }
 
 /// Copies from user memory; how many bytes were not copied.
@@ -201,6 +271,28 @@ pub fn compare_exchange_user(address: usize, expected: u32, new: u32) -> Option<
     // SAFETY: the word is in the user's half, where faults are fixed up; `found` is a local.
     let bad = with_access(|| unsafe { faultline_exchange(address, expected, new, &raw mut found) });
     (bad == 0).then_some(found)
+}
+
+/// Saves the FPU registers, which are the current thread's, as an XSAVE image of `size` bytes for a signal frame, closed by `magic`;
+/// `software` are the first three words of the image's software part, the other three are zero. False if the address is bad or not a
+/// multiple of 64; a part may have been written then. With faults off (`NoFault`), as a wait would let others use the registers.
+pub(super) fn xsave_to_user(to: usize, software: &[u64; 3], size: usize, magic: u32) -> bool {
+    if !to.is_multiple_of(64) || !is_user_range(to, size + 4) {
+        return false;
+    }
+    // SAFETY: the image is in the user's half, where faults are fixed up; three words of `software` are read.
+    with_access(|| unsafe { faultline_xsave(to, software.as_ptr(), size as u32, magic) }) == 0
+}
+
+/// Loads `components` of the FPU registers from an XSAVE image of `size` bytes. False if the address is bad, or the image is one that
+/// XRSTOR refuses; the registers hold anything then. With faults off, as above.
+pub(super) fn xrstor_from_user(from: usize, components: u64, size: usize) -> bool {
+    if !from.is_multiple_of(64) || !is_user_range(from, size) {
+        return false;
+    }
+    // SAFETY: the image is in the user's half, where faults are fixed up, and so is the #GP for a bad image.
+    with_access(|| unsafe { faultline_xrstor(from, components as u32, (components >> 32) as u32) })
+        == 0
 }
 
 /// A range that leaves the user's half: what lies below its end is still copied, as for any other bad address.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::mm::map::Place;
 use crate::mm::{PAGE_SIZE, VmFlags};
-use crate::signal::{SigInfo, Signal, code};
+use crate::signal::{Action, SigInfo, Signal, code};
 use crate::testing::in_user_process;
 
 const STACK: usize = 0x10_0000_0000;
@@ -39,17 +39,22 @@ fn interrupted() -> PtRegs {
 /// Makes a frame for `regs`, which then are the handler's.
 fn set_up(regs: &mut PtRegs, stack: FrameStack) -> Result<(), BadFrame> {
     let info = SigInfo::fault(Signal::SIGSEGV, code::SEGV_ACCERR, 0x1234);
+    let action = Action {
+        handler: HANDLER,
+        flags: sa::SIGINFO | sa::RESTORER,
+        restorer: RESTORER,
+        mask: SigSet::EMPTY,
+    };
+    let altstack = AltStack {
+        base: 0x7000,
+        size: 0x3000,
+        flags: 0,
+    };
     let request = FrameRequest {
         info: &info,
-        handler: HANDLER,
-        restorer: RESTORER,
-        siginfo: true,
+        action: &action,
         mask: SigSet(0x55),
-        altstack: AltStack {
-            base: 0x7000,
-            size: 0x3000,
-            flags: 0,
-        },
+        altstack: &altstack,
         stack,
     };
     setup_frame(regs, &request)

@@ -1,0 +1,26 @@
+//! Taking pending signals without delivering them: sigtimedwait(2) and signalfd(2).
+
+use super::info::SigInfo;
+use super::set::SigSet;
+use crate::sched::current;
+
+/// Takes a signal of `set` that is pending for the current thread or its process, in the order of delivery. Blocked or not.
+pub fn one_of(set: SigSet) -> Option<SigInfo> {
+    let thread = current();
+    let mut signals = thread.process.signals.lock();
+    let mut own = thread.signals.lock();
+    let others = SigSet(!set.0);
+    if let Some(signal) = own.pending.next(others) {
+        return own.pending.take(signal);
+    }
+    let signal = signals.pending.next(others)?;
+    signals.pending.take(signal)
+}
+
+/// Whether there is one to take.
+pub fn is_pending(set: SigSet) -> bool {
+    let thread = current();
+    let signals = thread.process.signals.lock();
+    let own = thread.signals.lock();
+    (signals.pending.set().0 | own.pending.set().0) & set.0 != 0
+}
