@@ -137,3 +137,8 @@ fn file_permissions_of_owner_group_others_and_root() {
     }
     oracle::assert_same(&Compiled::fixed("permissions").path(), &[], b"");
 }
+
+#[test]
+fn record_locks_of_processes_and_open_files_and_flock() {
+    oracle::assert_same(&Compiled::fixed("locks").path(), &[], b"");
+}

@@ -9,13 +9,14 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use linux_raw_sys::general as abi;
 
 use super::epoll::FileItems;
 use super::inode::{Access, EntrySink, FileType, InodeRef};
 use super::io::{Dst, Src};
+use super::lock::{self, Owner};
 use super::poll::{self, PollQueue};
 use super::stream::{PollEvents, Stream};
 use super::{path, regular, tmpfs};
@@ -97,6 +98,8 @@ pub struct File {
     position: SpinLock<u64>,
     /// The items of epoll instances that watch it.
     pub(super) epoll_items: FileItems,
+    /// Whether it has had locks of its own.
+    locked: AtomicBool,
     _count: OpenFile,
 }
 
@@ -119,6 +122,7 @@ impl File {
             flags: AtomicU32::new(flags),
             position,
             epoll_items: FileItems::new(),
+            locked: AtomicBool::new(false),
             _count: count,
         })?)
     }
@@ -324,6 +328,11 @@ impl File {
         }
     }
 
+    /// Where the next read or write begins.
+    pub fn position(&self) -> u64 {
+        *self.position.lock()
+    }
+
     /// lseek(2). `ESPIPE`, `EINVAL`, `ENXIO`.
     pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
         let size = match &self.opened {
@@ -432,8 +441,26 @@ impl File {
     }
 }
 
+impl File {
+    /// As the owner of locks: by flock(2), or record locks of its own. They go with it.
+    pub fn as_lock_owner(&self, flock: bool) -> Owner {
+        self.locked.store(true, Ordering::Relaxed);
+        let address = core::ptr::from_ref(self).addr();
+        if flock {
+            Owner::Flock(address)
+        } else {
+            Owner::Description(address)
+        }
+    }
+}
+
 impl Drop for File {
     fn drop(&mut self) {
+        if self.locked.load(Ordering::Relaxed) {
+            let key = lock::key_of(&self.inode);
+            lock::unlock_all(key, self.as_lock_owner(true));
+            lock::unlock_all(key, self.as_lock_owner(false));
+        }
         let (queue, nested) = match &self.opened {
             Opened::Stream(stream) => (stream.poll_queue(), stream.epoll().is_some()),
             Opened::Positioned(_) => (Some(&poll::SHARED), false),

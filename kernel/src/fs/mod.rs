@@ -19,6 +19,7 @@ pub mod generated;
 pub mod inode;
 pub mod io;
 mod listing;
+pub mod lock;
 #[cfg(all(test, target_os = "none"))]
 mod machine_tests;
 pub mod null;

@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::file::File;
+use super::lock::{self, Owner};
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinLock, rank};
 
@@ -142,18 +143,32 @@ impl FileTable {
                 close_on_exec,
             },
         )?;
-        drop(old);
+        self.closed(old);
         Ok(())
     }
 
     /// Takes a descriptor out; the file is closed when the caller drops it. `EBADF`.
     pub fn remove(&self, fd: i32) -> Result<Arc<File>> {
         let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.0
-            .lock()
-            .take(fd)
-            .map(|slot| slot.file)
-            .ok_or(Errno::EBADF)
+        let slot = self.0.lock().take(fd).ok_or(Errno::EBADF)?;
+        self.release_locks(&slot.file);
+        Ok(slot.file)
+    }
+
+    /// As the owner of record locks, which go with the first descriptor of the file that is closed.
+    pub fn as_lock_owner(&self) -> Owner {
+        Owner::Process(core::ptr::from_ref(self).addr())
+    }
+
+    fn release_locks(&self, file: &File) {
+        lock::closed_by_process(&file.inode, self.as_lock_owner());
+    }
+
+    /// Closes what was taken out, with the table's lock released.
+    fn closed(&self, slot: Option<Slot>) {
+        if let Some(slot) = slot {
+            self.release_locks(&slot.file);
+        }
     }
 
     /// close_range(2) without CLOSE_RANGE_CLOEXEC.
@@ -161,7 +176,7 @@ impl FileTable {
         let end = self.0.lock().slots.len();
         for fd in first as usize..=(last as usize).min(end.saturating_sub(1)) {
             let slot = self.0.lock().take(fd);
-            drop(slot);
+            self.closed(slot);
         }
     }
 
@@ -241,7 +256,7 @@ impl FileTable {
                 _ => None,
             };
             drop(table);
-            drop(slot);
+            self.closed(slot);
         }
     }
 }

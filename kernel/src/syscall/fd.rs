@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
 use super::args::{Args, file, masked, max_files, read_path, start_at, usable_file};
+use super::lock;
 use crate::errno::{Errno, Result};
 use crate::fs::file::{File, Opened};
 use crate::fs::inode::{Access, FileType, Inode};
@@ -136,6 +137,10 @@ pub fn sys_fcntl(&[fd, command, arg, ..]: &Args) -> Result<usize> {
         abi::F_SETFD => files
             .set_close_on_exec_flag(fd as u32, arg as u32 & abi::FD_CLOEXEC != 0)
             .map(|()| 0),
+        abi::F_GETLK | abi::F_OFD_GETLK => lock::get(&usable_file(fd)?, command, arg),
+        abi::F_SETLK | abi::F_SETLKW | abi::F_OFD_SETLK | abi::F_OFD_SETLKW => {
+            lock::set(fd, &usable_file(fd)?, command, arg)
+        }
         abi::F_GETFL => file(fd).map(|file| file.flags() as usize),
         _ => fcntl_on_file(&*usable_file(fd)?, command, arg),
     }
@@ -161,24 +166,8 @@ fn fcntl_on_file(file: &File, command: u32, arg: usize) -> Result<usize> {
                 .map(|()| 0)
         }
         abi::F_GET_SEALS => Ok(file.node().ok_or(Errno::EINVAL)?.seals()? as usize),
-        // Nobody else can hold a lock that would be in the way: locks belong to files that only memory keeps.
-        abi::F_GETLK => {
-            let kind = UserPtr::<u16>::new(arg);
-            kind.read()?;
-            kind.write(abi::F_UNLCK as u16).map(|()| 0)
-        }
-        abi::F_SETLK | abi::F_SETLKW => UserPtr::<u16>::new(arg).read().map(|_| 0),
         abi::F_GETOWN => Ok(0),
         abi::F_SETOWN => Ok(0),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-/// flock(2): as with fcntl's locks, there is nobody to be kept out.
-pub fn sys_flock(&[fd, operation, ..]: &Args) -> Result<usize> {
-    usable_file(fd)?;
-    match operation as u32 & !abi::LOCK_NB {
-        abi::LOCK_SH | abi::LOCK_EX | abi::LOCK_UN => Ok(0),
         _ => Err(Errno::EINVAL),
     }
 }

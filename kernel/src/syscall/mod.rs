@@ -13,6 +13,7 @@ pub mod fd;
 pub mod futex;
 pub mod io;
 pub mod ioctl;
+pub mod lock;
 pub mod memory;
 pub mod pidfd;
 pub mod poll;
@@ -210,7 +211,7 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_dup2 Plain fd::sys_dup2;
     __NR_dup3 Plain fd::sys_dup3;
     __NR_fcntl Plain fd::sys_fcntl;
-    __NR_flock Plain fd::sys_flock;
+    __NR_flock Plain lock::sys_flock;
     __NR_pipe Plain fd::sys_pipe;
     __NR_pipe2 Plain fd::sys_pipe2;
     __NR_eventfd Plain fd::sys_eventfd;
