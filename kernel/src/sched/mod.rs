@@ -22,8 +22,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch::{self, irq, time};
 use crate::sync::{IrqLock, rank};
-use crate::task::Thread;
 use crate::task::thread::flag;
+use crate::task::{Thread, cpu_clock};
 
 pub use entity::Entity;
 pub use mutex::{SleepMutex, SleepMutexGuard};
@@ -186,7 +186,7 @@ fn pick_next(prev: &Current, yields: bool) -> Option<Arc<Thread>> {
         entity.charge(now);
         entity.state.store(State::Runnable as u8, Ordering::Relaxed);
     } else {
-        cpu.ready.charge(entity, now);
+        charge(cpu, prev, now);
         if entity.state() == State::Dead as u8 {
             // SAFETY: a dead thread is never picked again, so it does not come back from its switch to give the CPU's reference up.
             cpu.dead = Some(unsafe { prev.take() });
@@ -210,6 +210,15 @@ fn pick_next(prev: &Current, yields: bool) -> Option<Arc<Thread>> {
     let next = next.expect("the idle thread exists");
     next.sched.since.store(now, Ordering::Relaxed);
     (Arc::as_ptr(&next) != prev.0).then_some(next)
+}
+
+/// The running thread has run until `now`, and its process with it.
+fn charge(cpu: &mut Cpu, running: &Thread, now: u64) {
+    let before = running.sched.cpu_time_ns();
+    cpu.ready.charge(&running.sched, now);
+    let ran = running.sched.cpu_time_ns() - before;
+    let sum = &running.process.cpu_sum;
+    sum.total.fetch_add(ran, Ordering::Relaxed);
 }
 
 /// Marks the running thread if `ready`, which is in the queue now, takes the CPU from it.
@@ -240,7 +249,7 @@ pub fn change_parameters<E>(
     let queued = cpu.ready.remove(thread);
     let is_current = Arc::as_ptr(thread) == arch::current();
     if is_current {
-        cpu.ready.charge(&thread.sched, time::now_ns());
+        charge(&mut cpu, thread, time::now_ns());
     }
     thread.sched.set_parameters(after);
     if let Some(thread) = queued {
@@ -355,11 +364,17 @@ pub fn timer_tick() {
     if is_idle {
         return;
     }
-    cpu.ready.charge(&current.sched, now);
+    charge(&mut cpu, &current, now);
+    let system = current.sched.system_time_ns();
     current.sched.account(irq::interrupted_user());
+    let more = current.sched.system_time_ns() - system;
+    let sum = &current.process.cpu_sum;
+    sum.system.fetch_add(more, Ordering::Relaxed);
     if cpu.ready.tick_ends_turn(&current.sched) {
         current.set_flag(flag::NEED_RESCHED);
     }
+    drop(cpu);
+    cpu_clock::tick(&current);
 }
 
 /// Lets others run if it is their turn, between two steps of something long. No spin lock may be held.

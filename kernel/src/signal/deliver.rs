@@ -125,13 +125,18 @@ fn enter_handler(thread: &Thread, signals: &ProcessSignals, built: &Built) {
 /// process's. False if there is none.
 fn dequeue(signals: &mut ProcessSignals, own: &mut ThreadSignals, info: &mut SigInfo) -> bool {
     let blocked = own.blocked;
-    if let Some(signal) = own.pending.next_to_deliver(blocked) {
-        return own.pending.take_into(signal, info);
+    // One that is there may not count any more: then the next.
+    while let Some(signal) = own.pending.next_to_deliver(blocked) {
+        if own.pending.take_into(signal, info) {
+            return true;
+        }
     }
-    match signals.pending.next(blocked) {
-        Some(signal) => signals.pending.take_into(signal, info),
-        None => false,
+    while let Some(signal) = signals.pending.next(blocked) {
+        if signals.pending.take_into(signal, info) {
+            return true;
+        }
     }
+    false
 }
 
 /// What the signal that was taken does; `None`: nothing.

@@ -59,6 +59,12 @@ pub enum Detail {
         errno: i32,
         fields: [u64; 4],
     },
+    /// A POSIX timer.
+    Timer {
+        id: i32,
+        overrun: i32,
+        value: u64,
+    },
     /// A fault: `addr` as the hardware reported it.
     Fault {
         addr: usize,
@@ -186,6 +192,11 @@ impl SigInfo {
                 for (n, field) in fields.iter().enumerate() {
                     put(16 + 8 * n, &field.to_ne_bytes());
                 }
+            }
+            Detail::Timer { id, overrun, value } => {
+                put(16, &id.to_ne_bytes());
+                put(20, &overrun.to_ne_bytes());
+                put(24, &value.to_ne_bytes());
             }
             Detail::Fault { addr } => put(16, &addr.to_ne_bytes()),
             Detail::Child {

@@ -1,23 +1,28 @@
 //! Pending signals: at most one instance of each standard signal, any number of real-time ones in order.
 //!
 //! Taking the next signal costs a bit scan. Standard signals need no memory; a real-time instance brings its own entry,
-//! allocated by the sender before any lock is taken, and charged to the receiving user.
+//! allocated by the sender before any lock is taken, and charged to the receiving user. A POSIX timer has an entry for all its signals,
+//! of either kind, which goes back to it.
 
 use alloc::boxed::Box;
+use alloc::sync::Weak;
 
 use intrusive_collections::{LinkedList, LinkedListAtomicLink, intrusive_adapter};
 
 use super::info::SigInfo;
 use super::quota::Charge;
 use super::set::{SigSet, Signal};
+use crate::task::posix_timer::PosixTimer;
 
 const STANDARD: usize = Signal::RT_MIN as usize - 1;
-const REALTIME: usize = Signal::MAX as usize - STANDARD;
+const ALL: usize = Signal::MAX as usize;
 
-/// One queued instance of a real-time signal.
+/// One queued instance of a real-time signal, or of a timer's.
 pub struct Entry {
     info: SigInfo,
     link: LinkedListAtomicLink,
+    /// The timer that it belongs to.
+    timer: Option<Weak<PosixTimer>>,
     _charge: Charge,
 }
 
@@ -27,9 +32,23 @@ impl Entry {
         Box::try_new(Entry {
             info,
             link: LinkedListAtomicLink::new(),
+            timer: None,
             _charge: charge,
         })
         .ok()
+    }
+
+    /// From now on it is a timer's.
+    pub fn set_timer(&mut self, timer: Weak<PosixTimer>) {
+        self.timer = Some(timer);
+    }
+
+    pub fn set_info(&mut self, info: SigInfo) {
+        self.info = info;
+    }
+
+    pub fn info(&self) -> &SigInfo {
+        &self.info
     }
 }
 
@@ -38,17 +57,19 @@ intrusive_adapter!(EntryAdapter = Box<Entry>: Entry { link => LinkedListAtomicLi
 /// Signals that were sent and not yet taken.
 pub struct Pending {
     set: SigSet,
-    /// Of the standard signals that are in `set`.
+    /// The part of `set` that `standard` has infos of. They come before entries of the same signal.
+    in_slots: SigSet,
     standard: [SigInfo; STANDARD],
-    realtime: [LinkedList<EntryAdapter>; REALTIME],
+    queued: [LinkedList<EntryAdapter>; ALL],
 }
 
 impl Pending {
     pub const fn new() -> Pending {
         Pending {
             set: SigSet::EMPTY,
+            in_slots: SigSet::EMPTY,
             standard: [SigInfo::lost(Signal::SIGHUP); STANDARD],
-            realtime: [const { LinkedList::new(EntryAdapter::NEW) }; REALTIME],
+            queued: [const { LinkedList::new(EntryAdapter::NEW) }; ALL],
         }
     }
 
@@ -64,15 +85,23 @@ impl Pending {
             return false;
         }
         self.set = self.set.with(info.signal);
+        self.in_slots = self.in_slots.with(info.signal);
         self.standard[info.signal.index()] = *info;
         true
+    }
+
+    /// Adds a timer's signal, whatever else of that number is pending.
+    pub fn push_timer(&mut self, entry: Box<Entry>) {
+        let signal = entry.info.signal;
+        self.set = self.set.with(signal);
+        self.queued[signal.index()].push_back(entry);
     }
 
     /// Adds an instance of a real-time signal. Without an entry the signal becomes pending, but its info is lost.
     pub fn push_realtime(&mut self, signal: Signal, entry: Option<Box<Entry>>) {
         self.set = self.set.with(signal);
         if let Some(entry) = entry {
-            self.realtime[signal.index() - STANDARD].push_back(entry);
+            self.queued[signal.index()].push_back(entry);
         }
     }
 
@@ -80,6 +109,7 @@ impl Pending {
     pub fn force(&mut self, info: SigInfo) {
         self.set = self.set.with(info.signal);
         if !info.signal.is_realtime() {
+            self.in_slots = self.in_slots.with(info.signal);
             self.standard[info.signal.index()] = info;
         }
     }
@@ -90,31 +120,45 @@ impl Pending {
         self.take_into(signal, &mut info).then_some(info)
     }
 
-    /// Takes the next instance of `signal` into `info`; false if there is none.
+    /// Takes the next instance of `signal` into `info`; false if there is none, or none that still counts (see [`PosixTimer::taken`]).
     #[inline]
     pub fn take_into(&mut self, signal: Signal, info: &mut SigInfo) -> bool {
         if !self.set.contains(signal) {
             return false;
         }
-        if !signal.is_realtime() {
-            self.set = self.set.without(signal);
-            *info = self.standard[signal.index()];
-        } else {
-            self.take_realtime(signal, info);
+        if !self.in_slots.contains(signal) {
+            return self.take_queued(signal, info);
         }
+        self.in_slots = self.in_slots.without(signal);
+        if self.queued[signal.index()].is_empty() {
+            self.set = self.set.without(signal);
+        }
+        *info = self.standard[signal.index()];
         true
     }
 
-    fn take_realtime(&mut self, signal: Signal, info: &mut SigInfo) {
-        let queue = &mut self.realtime[signal.index() - STANDARD];
-        let entry = queue.pop_front();
-        if queue.is_empty() {
-            self.set = self.set.without(signal);
+    fn take_queued(&mut self, signal: Signal, info: &mut SigInfo) -> bool {
+        while self.set.contains(signal) {
+            let queue = &mut self.queued[signal.index()];
+            let entry = queue.pop_front();
+            if queue.is_empty() {
+                self.set = self.set.without(signal);
+            }
+            let Some(entry) = entry else {
+                *info = SigInfo::lost(signal);
+                return true;
+            };
+            let Some(timer) = &entry.timer else {
+                *info = entry.info;
+                return true;
+            };
+            // Without its timer the entry just goes.
+            if let Some(told) = timer.upgrade().and_then(|timer| timer.taken(entry)) {
+                *info = told;
+                return true;
+            }
         }
-        *info = match &entry {
-            Some(entry) => entry.info,
-            None => SigInfo::lost(signal),
-        };
+        false
     }
 
     /// The signal to deliver next to the thread whose own queue this is: one that its own instruction caused comes first.
@@ -137,7 +181,7 @@ impl Pending {
 
     /// The pending signal that an instruction of the thread itself caused, if it is not blocked.
     pub fn next_synchronous(&self, blocked: SigSet) -> Option<Signal> {
-        let mut ready = SigSet(self.set.minus(blocked).0 & SigSet::SYNCHRONOUS.0);
+        let mut ready = SigSet(self.in_slots.minus(blocked).0 & SigSet::SYNCHRONOUS.0);
         while let Some(signal) = ready.first() {
             if self.standard[signal.index()].code > 0 {
                 return Some(signal);
@@ -147,11 +191,18 @@ impl Pending {
         None
     }
 
-    /// Forgets all pending instances of the signals in `set`.
+    /// Forgets all pending instances of the signals in `set`. Timers get their entries back.
     pub fn flush(&mut self, set: SigSet) {
         let mut rest = SigSet(self.set.0 & set.0);
+        self.set = self.set.minus(rest);
+        self.in_slots = self.in_slots.minus(rest);
         while let Some(signal) = rest.first() {
-            while self.take(signal).is_some() {}
+            while let Some(entry) = self.queued[signal.index()].pop_front() {
+                let timer = entry.timer.as_ref().and_then(Weak::upgrade);
+                if let Some(timer) = timer {
+                    timer.take_back(entry);
+                }
+            }
             rest = rest.without(signal);
         }
     }

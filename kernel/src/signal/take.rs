@@ -10,11 +10,15 @@ pub fn one_of(set: SigSet) -> Option<SigInfo> {
     let mut signals = thread.process.signals.lock();
     let mut own = thread.signals.lock();
     let others = SigSet(!set.0);
-    if let Some(signal) = own.pending.next(others) {
-        return own.pending.take(signal);
+    // One that is there may not count any more: then the next.
+    for pending in [&mut own.pending, &mut signals.pending] {
+        while let Some(signal) = pending.next(others) {
+            if let Some(info) = pending.take(signal) {
+                return Some(info);
+            }
+        }
     }
-    let signal = signals.pending.next(others)?;
-    signals.pending.take(signal)
+    None
 }
 
 /// Whether there is one to take.

@@ -20,6 +20,8 @@ pub const FILES: Rank = Rank(4);
 /// The files that an epoll instance watches, and the items that watch a file.
 pub const EPOLL_ITEMS: Rank = Rank(5);
 pub const MMAP_LOCK: Rank = Rank(6);
+/// The POSIX timers of a process.
+pub const POSIX_TIMERS: Rank = Rank(7);
 /// A file's reverse map: the areas that map it.
 pub const REVERSE_MAP: Rank = Rank(7);
 pub const VMA: Rank = Rank(8);

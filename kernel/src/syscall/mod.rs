@@ -112,6 +112,11 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_alarm Plain timer::sys_alarm;
     __NR_setitimer Plain timer::sys_setitimer;
     __NR_getitimer Plain timer::sys_getitimer;
+    __NR_timer_create Plain timer::sys_timer_create;
+    __NR_timer_settime Plain timer::sys_timer_settime;
+    __NR_timer_gettime Plain timer::sys_timer_gettime;
+    __NR_timer_getoverrun Plain timer::sys_timer_getoverrun;
+    __NR_timer_delete Plain timer::sys_timer_delete;
     __NR_timerfd_create Plain timer::sys_timerfd_create;
     __NR_timerfd_settime Plain timer::sys_timerfd_settime;
     __NR_timerfd_gettime Plain timer::sys_timerfd_gettime;

@@ -384,6 +384,7 @@ pub fn sys_prlimit64(&[pid, resource, new, old, ..]: &Args) -> Result<usize> {
     if let Some(new) = UserPtr::<[u64; 2]>::optional(new) {
         let [soft, hard] = new.read()?;
         process.rlimits.set(resource, Limit { soft, hard })?;
+        process.look_at_cpu_time_again();
     }
     if let Some(old) = UserPtr::<[u64; 2]>::optional(old) {
         old.write([before.soft, before.hard])?;
@@ -402,11 +403,10 @@ pub fn sys_getrlimit(&[resource, to, ..]: &Args) -> Result<usize> {
 /// setrlimit(2).
 pub fn sys_setrlimit(&[resource, from, ..]: &Args) -> Result<usize> {
     let [soft, hard] = UserPtr::<[u64; 2]>::new(from).read()?;
-    current()
-        .process
-        .rlimits
-        .set(resource, Limit { soft, hard })
-        .map(|()| 0)
+    let process = &current().process;
+    process.rlimits.set(resource, Limit { soft, hard })?;
+    process.look_at_cpu_time_again();
+    Ok(0)
 }
 
 /// membarrier(2). One CPU sees its own writes in order and serializes at every switch, so all that is left is who has registered.

@@ -67,6 +67,7 @@ fn exchange_action(signal: Signal, new: Option<Action>) -> Action {
     let process = &current().process;
     let mut signals = process.signals.lock();
     let before = *signals.action(signal);
+    let wanted_again = before.ignores(signal) && new.is_some_and(|new| !new.ignores(signal));
     if let Some(new) = new {
         signals.set_action(signal, new);
         if new.ignores(signal) {
@@ -76,6 +77,10 @@ fn exchange_action(signal: Signal, new: Option<Action>) -> Action {
                 thread.signals.lock().pending.flush(only);
             }
         }
+    }
+    drop(signals);
+    if wanted_again {
+        process.posix_timers.signal_is_wanted(signal);
     }
     before
 }

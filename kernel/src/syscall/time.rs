@@ -11,9 +11,10 @@ use crate::mm::uaccess::UserPtr;
 use crate::sched::timer::{Deadline, set_wall_clock_offset_ns, wall_ns};
 use crate::sched::wait::{sleep_until, sleep_until_time};
 use crate::sched::{Sleep, current};
+use crate::task::cpu_clock::{CpuClock, Kind};
 use crate::task::exec::stack::CLOCK_TICKS;
+use crate::task::table;
 use crate::task::thread::RestartBlock;
-use crate::task::{Process, Thread, table};
 
 type Args = [usize; 6];
 
@@ -69,61 +70,47 @@ fn read_clock(clock: usize) -> Result<u64> {
         abi::CLOCK_MONOTONIC | abi::CLOCK_MONOTONIC_RAW | abi::CLOCK_BOOTTIME => Ok(time::now_ns()),
         abi::CLOCK_MONOTONIC_COARSE => Ok(coarse_ns()),
         abi::CLOCK_REALTIME_COARSE => Ok(coarse_ns() + time::wall_clock_offset_ns()),
-        abi::CLOCK_PROCESS_CPUTIME_ID => Ok(cpu_time_of_process(&current().process)),
-        abi::CLOCK_THREAD_CPUTIME_ID => Ok(cpu_time_of_thread(&current())),
-        clock => read_cpu_clock(clock as i32),
+        _ => cpu_clock(clock)?.read().ok_or(Errno::EINVAL),
     }
 }
 
-/// The current turn counts too, where it is the current thread's.
-fn cpu_time_of_thread(thread: &Thread) -> u64 {
-    let runs = core::ptr::eq(thread, &*current());
-    let turn = if runs {
-        thread.sched.current_turn_ns()
-    } else {
-        0
-    };
-    thread.sched.cpu_time_ns() + turn
-}
-
-fn cpu_time_of_process(process: &Process) -> u64 {
-    let runs = core::ptr::eq(process, &*current().process);
-    let turn = if runs {
-        current().sched.current_turn_ns()
-    } else {
-        0
-    };
-    process.cpu_time_ns() + turn
-}
-
-/// The CPU clock of a process or a thread, whose number is in a negative clock id (`clock_getcpuclockid(3)`; the layout is that of
-/// Linux's `include/linux/posix-timers_types.h`). User and system time are not told apart, so the three kinds read alike.
-fn read_cpu_clock(clock: i32) -> Result<u64> {
+/// The CPU clock that a number stands for: of the caller, or in a negative number of a process or a thread of the caller's
+/// (`clock_getcpuclockid(3)`; the layout is that of Linux's `include/linux/posix-timers_types.h`). `EINVAL`.
+pub(super) fn cpu_clock(clock: usize) -> Result<CpuClock> {
     const PER_THREAD: i32 = 4;
     const KINDS: i32 = 3;
-    if clock >= 0 || clock & KINDS == KINDS {
-        return Err(Errno::EINVAL);
+    let own = &current().process;
+    match clock as u32 {
+        abi::CLOCK_PROCESS_CPUTIME_ID => return Ok(CpuClock::of_process(own, Kind::Total)),
+        abi::CLOCK_THREAD_CPUTIME_ID => {
+            return Ok(CpuClock::of_thread(&current().arc(), Kind::Total));
+        }
+        _ => {}
     }
+    let clock = clock as i32;
+    // PROF, VIRT, SCHED; the first and the last read alike.
+    let kind = match clock & KINDS {
+        _ if clock >= 0 => return Err(Errno::EINVAL),
+        0 | 2 => Kind::Total,
+        1 => Kind::User,
+        _ => return Err(Errno::EINVAL),
+    };
     let id = !(clock >> 3) as u32;
     if clock & PER_THREAD == 0 {
-        let process = if id == 0 {
-            Some(current().process.clone())
-        } else {
-            table::find(id)
+        return match id {
+            0 => Ok(CpuClock::of_process(own, kind)),
+            id => table::find(id)
+                .map(|process| CpuClock::of_process(&process, kind))
+                .ok_or(Errno::EINVAL),
         };
-        return process
-            .map(|process| cpu_time_of_process(&process))
-            .ok_or(Errno::EINVAL);
     }
-    let thread = if id == 0 {
-        Some(current().arc())
-    } else {
-        table::find_thread(id)
+    let thread = match id {
+        0 => Some(current().arc()),
+        id => table::find_thread(id),
     };
-    let own = |thread: &Arc<Thread>| Arc::ptr_eq(&thread.process, &current().process);
     thread
-        .filter(own)
-        .map(|thread| cpu_time_of_thread(&thread))
+        .filter(|thread| Arc::ptr_eq(&thread.process, own))
+        .map(|thread| CpuClock::of_thread(&thread, kind))
         .ok_or(Errno::EINVAL)
 }
 

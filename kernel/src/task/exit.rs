@@ -94,6 +94,7 @@ fn leave_group(thread: &Arc<Thread>) -> bool {
 fn end_process(process: &Arc<Process>, status: ExitStatus) {
     process.real_timer.stop();
     terminal::give_up(process, true);
+    process.posix_timers.delete_all();
     process.files.close_all();
     process.replace_mm(None);
     give_children_away(process);

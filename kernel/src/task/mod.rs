@@ -2,6 +2,7 @@
 //!
 //! Lock order: process table > family > futex > signal state > run queue.
 
+pub mod cpu_clock;
 pub mod credentials;
 pub mod exec;
 pub mod exit;
@@ -13,6 +14,7 @@ pub mod interval;
 pub mod itimer;
 pub mod mm_cell;
 pub mod oom;
+pub mod posix_timer;
 pub mod process;
 pub mod rlimit;
 pub mod robust;

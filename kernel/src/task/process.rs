@@ -7,9 +7,11 @@ use intrusive_collections::{
     LinkedList, LinkedListAtomicLink, RBTreeAtomicLink, intrusive_adapter,
 };
 
+use super::cpu_clock::{CpuItimers, CpuSum, CpuTimers};
 use super::credentials::Credentials;
 use super::itimer::RealTimer;
 use super::mm_cell::MmCell;
+use super::posix_timer::PosixTimers;
 use super::rlimit::Rlimits;
 use super::{ExitStatus, table};
 use crate::arch::PageTable;
@@ -187,6 +189,12 @@ pub struct Process {
     pub oom_adjustment_min: AtomicI32,
     /// When the process began, ns since boot.
     pub start_ns: u64,
+    /// ITIMER_PROF and ITIMER_VIRTUAL, and the limit of CPU time.
+    pub cpu_itimers: CpuItimers,
+    pub posix_timers: PosixTimers,
+    /// Timers on the process's CPU clocks.
+    pub cpu_timers: CpuTimers,
+    pub cpu_sum: CpuSum,
     /// Of ended threads.
     pub usage: Usage,
     /// Of children that were waited for.
@@ -337,6 +345,10 @@ impl Process {
             oom_adjustment: AtomicI32::new(0),
             oom_adjustment_min: AtomicI32::new(0),
             start_ns: crate::arch::time::now_ns(),
+            cpu_itimers: CpuItimers::new(),
+            posix_timers: PosixTimers::new(),
+            cpu_timers: CpuTimers::new(),
+            cpu_sum: CpuSum::default(),
             usage: Usage::default(),
             child_usage: Usage::default(),
             name: SpinLock::new(rank::LEAF, [0; 16]),

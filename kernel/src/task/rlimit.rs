@@ -3,7 +3,7 @@
 use linux_raw_sys::general as abi;
 
 use crate::errno::{Errno, Result};
-use crate::sync::{SpinLock, rank};
+use crate::sync::{IrqLock, rank};
 
 /// Resources that have a limit; the value is the number in the system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ impl Limit {
     }
 }
 
-/// A process's limits.
-pub struct Rlimits(SpinLock<[Limit; COUNT]>);
+/// A process's limits. The clock tick looks at them too.
+pub struct Rlimits(IrqLock<[Limit; COUNT]>);
 
 impl Rlimits {
     /// What the first process starts with, as on Linux after boot.
@@ -71,11 +71,11 @@ impl Rlimits {
         limits[Resource::MessageQueue as usize] = Limit::both(819_200);
         limits[Resource::Nice as usize] = Limit::both(0);
         limits[Resource::RealtimePriority as usize] = Limit::both(0);
-        Rlimits(SpinLock::new(rank::LEAF, limits))
+        Rlimits(IrqLock::new(rank::LEAF, limits))
     }
 
     pub fn fork(&self) -> Rlimits {
-        Rlimits(SpinLock::new(rank::LEAF, *self.0.lock()))
+        Rlimits(IrqLock::new(rank::LEAF, *self.0.lock()))
     }
 
     pub fn soft(&self, resource: Resource) -> u64 {

@@ -10,6 +10,7 @@ use intrusive_collections::{LinkedListAtomicLink, RBTreeAtomicLink};
 
 use super::process::{Counts, Process};
 
+use super::cpu_clock::CpuTimers;
 use crate::arch::ThreadState;
 use crate::errno::Result;
 use crate::sched::{self, Entity, WaitQueue};
@@ -93,6 +94,8 @@ pub struct Thread {
     /// Mask, private queue, alternate stack. Locked by rank THREAD_SIGNAL.
     pub signals: IrqLock<ThreadSignals>,
     pub faults: FaultCounts,
+    /// Timers on the thread's CPU clocks.
+    pub cpu_timers: CpuTimers,
     /// Where to write 0 and wake a futex at exit (set_tid_address(2)); 0: nowhere. Only the thread itself uses it.
     pub clear_child_tid: AtomicU64,
     /// The user's list of robust futexes (set_robust_list(2)); 0: none. Only the thread itself changes it.
@@ -136,6 +139,7 @@ impl Thread {
             group_link: LinkedListAtomicLink::new(),
             signals: IrqLock::new(rank::THREAD_SIGNAL, signals),
             faults: FaultCounts::default(),
+            cpu_timers: CpuTimers::new(),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             own_name: SpinLock::new(rank::LEAF, [0; 16]),

@@ -91,6 +91,7 @@ fn start_program(regs: &mut PtRegs, image: &Image, contents: &stack::Contents) -
 /// What the old program had set up for itself.
 fn forget_old_program() {
     let thread = current();
+    thread.process.posix_timers.delete_all();
     thread.process.signals.lock().reset_handlers();
     thread.signals.lock().altstack = AltStack::DISABLED;
     thread.process.set_exit_signal(Some(Signal::SIGCHLD));
