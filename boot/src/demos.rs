@@ -110,7 +110,7 @@ impl Demo {
 }
 
 /// In the order in which they are run.
-pub const DEMOS: [Demo; 11] = [
+pub const DEMOS: [Demo; 13] = [
     Demo::plain(
         "demand-zero",
         "pages of a mapping far larger than memory appear when they are touched",
@@ -156,6 +156,14 @@ pub const DEMOS: [Demo; 11] = [
     Demo::plain(
         "preemption",
         "spinning processes share the CPU, and a timer still fires",
+    ),
+    Demo::plain(
+        "restart",
+        "which blocking calls go on after a signal, and which end with EINTR",
+    ),
+    Demo::plain(
+        "timers",
+        "rings that nobody took are counted, and CPU time has timers of its own",
     ),
 ];
 

@@ -67,6 +67,8 @@ demos! {
     interrupted_fault "interrupted-fault",
     killed_in_fault "killed-in-fault",
     preemption "preemption",
+    restart "restart",
+    timers "timers",
 }
 
 #[test]

@@ -14,3 +14,8 @@ fn same_as_on_linux(name: &str) {
 fn readiness_of_files() {
     same_as_on_linux("readiness");
 }
+
+#[test]
+fn timers_and_the_limit_of_cpu_time() {
+    same_as_on_linux("timers");
+}

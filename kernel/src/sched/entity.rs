@@ -71,6 +71,22 @@ impl Entity {
         self.vruntime.store(parent.vruntime(), Ordering::Relaxed);
     }
 
+    /// What the thread does, as it is at some moment.
+    pub fn run_state(&self) -> State {
+        let states = [
+            State::Runnable,
+            State::Interruptible,
+            State::Killable,
+            State::Uninterruptible,
+            State::Stopped,
+        ];
+        let state = self.state();
+        states
+            .into_iter()
+            .find(|&one| one as u8 == state)
+            .unwrap_or(State::Dead)
+    }
+
     #[inline]
     pub(super) fn state(&self) -> u8 {
         self.state.load(Ordering::Relaxed)

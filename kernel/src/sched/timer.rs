@@ -305,3 +305,98 @@ impl Drop for Alarm {
         self.0.cancel();
     }
 }
+
+#[cfg(all(test, not(target_os = "none")))]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::arch::sim::machine::run_test;
+
+    #[derive(Default)]
+    struct Bell(AtomicU32);
+
+    impl Ring for Bell {
+        fn ring(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// splitmix64.
+    fn random(state: &mut u64, below: u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    }
+
+    /// Many timers, armed, cancelled and let go at random, on both bases while the wall clock is set to and fro: each rings when a list of
+    /// deadlines says so, and only then.
+    #[test]
+    fn timers_ring_as_a_list_of_deadlines_says() {
+        const TIMERS: usize = 40;
+        run_test(|| {
+            let mut seed = 7;
+            let far = time::now_ns() + 1_000_000_000_000;
+            let (mut now, mut wall) = (far, time::wall_clock_offset_ns());
+            let before = wall;
+            let bells: Vec<Arc<Bell>> = (0..TIMERS).map(|_| Arc::default()).collect();
+            let alarm = |bell: &Arc<Bell>| {
+                let target: Weak<Bell> = Arc::downgrade(bell);
+                Alarm::new(target).expect("memory")
+            };
+            let mut alarms: Vec<Alarm> = bells.iter().map(alarm).collect();
+            let mut model: [Option<Deadline>; TIMERS] = [None; TIMERS];
+            let mut rings = [0; TIMERS];
+            for step in 0..20_000 {
+                let which = random(&mut seed, TIMERS as u64) as usize;
+                match random(&mut seed, 10) {
+                    0..5 => {
+                        let ns = now + random(&mut seed, 1000);
+                        let deadline = match random(&mut seed, 2) {
+                            0 => Deadline::Monotonic(ns),
+                            _ => Deadline::Wall(ns + wall),
+                        };
+                        alarms[which].arm(deadline);
+                        model[which] = Some(deadline);
+                    }
+                    5 => {
+                        alarms[which].cancel();
+                        model[which] = None;
+                    }
+                    6 => {
+                        alarms[which] = alarm(&bells[which]);
+                        model[which] = None;
+                    }
+                    7 => {
+                        wall = wall.wrapping_add(random(&mut seed, 600)) - 300;
+                        time::set_wall_clock_offset_ns(wall);
+                    }
+                    _ => now += random(&mut seed, 200),
+                }
+                run_due(now);
+                for (deadline, rings) in model.iter_mut().zip(&mut rings) {
+                    let due = deadline.is_some_and(|deadline| deadline.monotonic_ns() <= now);
+                    if due {
+                        *deadline = None;
+                        *rings += 1;
+                    }
+                }
+                let rung: Vec<u32> = bells
+                    .iter()
+                    .map(|bell| bell.0.load(Ordering::Relaxed))
+                    .collect();
+                assert_eq!(rung, rings, "step {step}");
+                let next = model
+                    .iter()
+                    .flatten()
+                    .map(|deadline| deadline.monotonic_ns())
+                    .min();
+                assert_eq!(next_deadline(), next, "step {step}");
+            }
+            drop(alarms);
+            time::set_wall_clock_offset_ns(before);
+            assert_eq!(next_deadline(), None);
+        });
+    }
+}

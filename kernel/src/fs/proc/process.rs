@@ -17,8 +17,9 @@ use crate::fs::inode::{
 use crate::fs::path;
 use crate::fs::text::Text;
 use crate::mm::{PAGE_SIZE, VmFlags, Vma, uaccess};
-use crate::sched::current;
+use crate::sched::{State, current};
 use crate::task::process::Layout;
+use crate::task::table::INIT_PID;
 use crate::task::{Process, oom};
 
 /// Entries of /proc/PID.
@@ -474,14 +475,18 @@ pub fn name_of(process: &Process) -> Name {
     Name(*process.name.lock())
 }
 
-/// Letters of proc(5): running, sleeping, stopped, zombie.
+/// Letters of proc(5), by what the first thread does.
 pub fn state_of(process: &Process) -> (char, &'static str) {
-    if process.events.lock().exited.is_some() {
-        ('Z', "zombie")
-    } else if process.pid == current().process.pid {
-        ('R', "running")
-    } else {
-        ('S', "sleeping")
+    let signals = process.signals.lock();
+    let first = signals.threads.front();
+    match first.get().map(|thread| thread.sched.run_state()) {
+        // The kernel's init has no thread.
+        None if process.pid == INIT_PID => ('S', "sleeping"),
+        Some(State::Runnable) => ('R', "running"),
+        Some(State::Interruptible) => ('S', "sleeping"),
+        Some(State::Killable | State::Uninterruptible) => ('D', "disk sleep"),
+        Some(State::Stopped) => ('T', "stopped"),
+        Some(State::Dead) | None => ('Z', "zombie"),
     }
 }
 
