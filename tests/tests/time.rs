@@ -19,3 +19,8 @@ fn readiness_of_files() {
 fn timers_and_the_limit_of_cpu_time() {
     same_as_on_linux("timers");
 }
+
+#[test]
+fn clocks_and_the_vdso() {
+    same_as_on_linux("clocks");
+}

@@ -127,6 +127,11 @@ pub use imp::irq;
 /// time, or earlier if it is far away, in place of the one asked for before; called with interrupts off.
 pub use imp::time;
 
+/// The code with which user programs read the clocks without a system call: `fn image() -> Result<Vec<u8>, OutOfMemory>`, at most a page,
+/// which expects the clocks' data in the page before it wherever it is mapped · `fn set_data_frame(FrameNumber)`: keeps that data in the
+/// frame from now on, for good; once.
+pub use imp::vdso;
+
 /// The machine: `fn exit(Exit) -> !` · `fn random_u64() -> u64` (seeded by the configuration or hardware) · `fn control(fmt::Arguments)`:
 /// writes one control record · serial ports of the console: `fn stdout_write(&[u8])`, `fn stderr_write(&[u8])`,
 /// `fn stdin_read() -> Option<u8>` (raw, not decoded), `const STDIN_IRQ: u8`, `fn stdin_interrupt(on: bool)`

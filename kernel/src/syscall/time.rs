@@ -21,7 +21,7 @@ type Args = [usize; 6];
 pub const NS_PER_S: u64 = 1_000_000_000;
 const NS_PER_US: u64 = 1_000;
 /// What the coarse clocks count in: Linux's usual tick of 250 Hz.
-const COARSE_NS: u64 = 4_000_000;
+pub const COARSE_NS: u64 = 4_000_000;
 
 /// struct timespec and, with microseconds, struct timeval: seconds and a fraction.
 pub type TimePair = [i64; 2];
@@ -191,7 +191,12 @@ pub fn sys_clock_nanosleep(&[clock, flags, request, remaining, ..]: &Args) -> Re
     let base = match clock as u32 {
         abi::CLOCK_REALTIME | abi::CLOCK_TAI => Deadline::Wall,
         abi::CLOCK_MONOTONIC | abi::CLOCK_BOOTTIME => Deadline::Monotonic,
-        abi::CLOCK_PROCESS_CPUTIME_ID => return Err(Errno::EOPNOTSUPP),
+        abi::CLOCK_PROCESS_CPUTIME_ID
+        | abi::CLOCK_MONOTONIC_RAW
+        | abi::CLOCK_REALTIME_COARSE
+        | abi::CLOCK_MONOTONIC_COARSE
+        | abi::CLOCK_REALTIME_ALARM
+        | abi::CLOCK_BOOTTIME_ALARM => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::EINVAL),
     };
     let ns = to_ns(UserPtr::<TimePair>::new(request).read()?, NS_PER_S)?;

@@ -14,6 +14,7 @@ mod sigframe;
 mod switch;
 pub mod time;
 mod uaccess;
+pub mod vdso;
 
 pub use frames::{copy_frame, frame_ptr, zero_frame};
 pub use mmu::{PageTable, TlbFlush};

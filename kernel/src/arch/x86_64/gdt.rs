@@ -16,6 +16,9 @@ pub(super) const KERNEL_DS: u16 = 0x18;
 pub(super) const USER_DS: u16 = 0x28 | 3;
 pub(super) const USER_CS: u16 = 0x30 | 3;
 const TSS_SELECTOR: u16 = 0x40;
+/// A data segment for user code that is never loaded: its limit, which LSL tells, is the CPU's number. The boot CPU's is 0.
+pub(super) const CPU_NUMBER: u16 = 0x50 | 3;
+const CPU_NUMBER_SEGMENT: u64 = 0x0040_f100_0000_0000;
 
 /// What SYSRET adds 8 and 16 to.
 pub(super) const SYSRET_BASE: u16 = 0x20 | 3;
@@ -54,7 +57,7 @@ unsafe impl Sync for Tss {}
 static TSS: Tss = Tss(UnsafeCell::new(TaskStateSegment::new()));
 
 lazy_static! {
-    static ref GDT: GlobalDescriptorTable<10> = {
+    static ref GDT: GlobalDescriptorTable<11> = {
         // The places of Linux's 32-bit segments stay empty.
         let empty = || Descriptor::UserSegment(0);
         let mut gdt = GlobalDescriptorTable::empty();
@@ -67,6 +70,7 @@ lazy_static! {
         gdt.append(empty());
         // SAFETY: TSS is static.
         gdt.append(unsafe { Descriptor::tss_segment_unchecked(TSS.0.get()) });
+        gdt.append(Descriptor::UserSegment(CPU_NUMBER_SEGMENT));
         gdt
     };
 }

@@ -28,6 +28,7 @@ mod stack;
 mod thread;
 pub mod time;
 mod uaccess;
+pub mod vdso;
 
 pub use kernel_pages::{copy_frame, frame_ptr, map_device, map_kernel_page, phys_of, zero_frame};
 pub use page_table::{PageTable, TlbFlush};

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use x86_64::instructions::port::Port;
 
-use super::apic;
+use super::{apic, vdso};
 use crate::errno::OutOfMemory;
 
 /// The PIT's own clock.
@@ -44,6 +44,13 @@ pub fn wall_clock_offset_ns() -> u64 {
 /// The wall clock was set: what added to [`now_ns`] gives nanoseconds since 1970 from now on.
 pub fn set_wall_clock_offset_ns(offset: u64) {
     WALL_OFFSET.store(offset, Ordering::Relaxed);
+    publish();
+}
+
+/// Brings the clocks' data up to date that user code reads.
+pub(super) fn publish() {
+    let get = |value: &AtomicU64| value.load(Ordering::Relaxed);
+    vdso::publish(get(&TSC_AT_BOOT), get(&NS_PER_COUNT), get(&WALL_OFFSET));
 }
 
 /// Lets [`crate::sched::timer_tick`] be called at `deadline_ns`, or somewhat earlier where that is far away, in place of what was

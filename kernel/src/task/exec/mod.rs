@@ -7,6 +7,7 @@ pub mod load;
 mod only_thread;
 pub mod stack;
 pub mod strings;
+mod vdso;
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -39,7 +40,8 @@ pub fn exec(
     let mm = Mm::new()?;
     let image = load::load(&mm, &file)?;
     let stack = stack::map(&mm)?;
-    let contents = stack::Contents::build(stack, path, &argv, envp, &image)?;
+    let vdso = vdso::map(&mm)?;
+    let contents = stack::Contents::build(stack, path, &argv, envp, &image, vdso)?;
     // The point of no return.
     only_thread::become_only_thread()?;
     let thread = current();

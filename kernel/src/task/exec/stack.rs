@@ -56,13 +56,14 @@ impl Contents {
         argv: &Strings,
         envp: &Strings,
         image: &Image,
+        vdso: usize,
     ) -> Result<Contents> {
         let path_at = top - size_of::<usize>() - (path.len() + 1);
         let env_at = path_at - envp.bytes().len();
         let arg_at = env_at - argv.bytes().len();
         let platform_at = arg_at - (PLATFORM.len() + 1);
         let random_at = (platform_at - RANDOM) & !15;
-        let vector = auxiliary_vector(image, path_at, platform_at, random_at);
+        let vector = auxiliary_vector(image, vdso, path_at, platform_at, random_at);
         let words = 1 + argv.count() + 1 + envp.count() + 1 + 2 * vector.len();
         let sp = (random_at - words * size_of::<usize>()) & !15;
         let mut bytes = Vec::new();
@@ -132,11 +133,13 @@ fn pointers(strings: &Strings, start: usize) -> impl Iterator<Item = usize> {
 
 fn auxiliary_vector(
     image: &Image,
+    vdso: usize,
     path_at: usize,
     platform_at: usize,
     random_at: usize,
-) -> [(u32, usize); 19] {
+) -> [(u32, usize); 20] {
     [
+        (at::AT_SYSINFO_EHDR, vdso),
         (at::AT_MINSIGSTKSZ, arch::min_frame_size()),
         (at::AT_HWCAP, arch::machine::hwcap()),
         (at::AT_PAGESZ, PAGE_SIZE),
