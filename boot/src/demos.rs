@@ -110,7 +110,7 @@ impl Demo {
 }
 
 /// In the order in which they are run.
-pub const DEMOS: [Demo; 13] = [
+pub const DEMOS: [Demo; 14] = [
     Demo::plain(
         "demand-zero",
         "pages of a mapping far larger than memory appear when they are touched",
@@ -121,6 +121,10 @@ pub const DEMOS: [Demo; 13] = [
         file: Some(PATTERN),
         slow: None,
     },
+    Demo::plain(
+        "shared-memory",
+        "what one process stores another sees, and what is cut off is gone for both",
+    ),
     Demo::plain(
         "cow-fork",
         "parent and child share pages after fork until one of them writes",

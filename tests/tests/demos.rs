@@ -58,6 +58,7 @@ macro_rules! demos {
 demos! {
     demand_zero "demand-zero",
     file_backed "file-backed",
+    shared_memory "shared-memory",
     cow_fork "cow-fork",
     segv_repair "segv-repair",
     segv_codes "segv-codes",

@@ -4,15 +4,12 @@
 //! and nothing is owed: what cannot be had at once is left to its own fault. `mmap_lock` is held for reading.
 
 use crate::mm::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
-use crate::mm::frame::Frame;
-use crate::mm::page_cache;
 use crate::mm::pte::PteFlags;
 use crate::mm::space::Mm;
 use crate::mm::vma::{Source, Vma};
 
 /// Bytes, as the disk is read.
 const WINDOW: usize = 64 << 10;
-const PAGES: usize = WINDOW / PAGE_SIZE;
 
 /// The part of the window in the area: its first page, and how many there are.
 fn window(vma: &Vma, page: VirtAddr) -> (VirtAddr, usize) {
@@ -38,28 +35,24 @@ pub(super) fn map_neighbours(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr
     let Some(first) = vma.page_index_of(start) else {
         return;
     };
-    let mut ready = [const { None::<Frame> }; PAGES];
-    source.mapping.ready_pages(first, &mut ready[..pages]);
     let mut flags = vma.pte_flags();
     if !vma.writable_at_once() {
         flags.remove(PteFlags::WRITE);
     }
     let mut mapped = 0;
-    let mut table = mm.page_table.lock();
-    for (at, slot) in ready.iter_mut().enumerate() {
-        let neighbour = VirtAddr::new(start.get() + at * PAGE_SIZE);
-        let (Some(neighbour), Some(frame)) = (neighbour, slot.take()) else {
-            continue;
+    let mut table = None;
+    source.mapping.for_each_ready(first, pages, |at, ready| {
+        let table = table.get_or_insert_with(|| mm.page_table.lock());
+        let Some(neighbour) = VirtAddr::new(start.get() + at * PAGE_SIZE) else {
+            return false;
         };
-        // A reference that is not needed goes here; it is not the last one, as the cache has its own, or has just lost it.
-        if neighbour == page || page_cache::is_gone(&frame) || table.get(neighbour).is_some() {
-            continue;
+        if neighbour == page || table.get(neighbour).is_some() {
+            return true;
         }
-        if table.map(neighbour, frame, flags).is_err() {
-            break;
-        }
-        mapped += 1;
-    }
+        let is_mapped = table.map(neighbour, ready.share(), flags).is_ok();
+        mapped += u64::from(is_mapped);
+        is_mapped
+    });
     drop(table);
     mm.resident.add(source.mapping.kind(), mapped);
 }

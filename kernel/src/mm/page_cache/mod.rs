@@ -21,6 +21,7 @@ mod write;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE};
@@ -129,6 +130,17 @@ enum Want {
     Write,
     /// Soon, perhaps.
     Ahead,
+}
+
+/// A page that is up to date, in a tree that is locked.
+pub struct Ready<'tree>(FrameNumber, PhantomData<&'tree ()>);
+
+impl Ready<'_> {
+    /// A reference of its own.
+    pub fn share(&self) -> Frame {
+        // SAFETY: the tree holds a reference, under its lock.
+        unsafe { Frame::share(self.0) }
+    }
 }
 
 /// What a reader finds in a page.
@@ -361,19 +373,25 @@ impl Mapping {
         })
     }
 
-    /// The pages from `first` on that are up to date, as many as `found` has room for, each at its place.
-    pub fn ready_pages(&self, first: u64, found: &mut [Option<Frame>]) {
+    /// Shows `f` those of the `count` pages from `first` on that are up to date, each with its distance from `first`, until it answers
+    /// false. The tree is locked meanwhile, so that none leaves the file; a page table may be locked inside.
+    pub fn for_each_ready(
+        &self,
+        first: u64,
+        count: usize,
+        mut f: impl FnMut(usize, Ready<'_>) -> bool,
+    ) {
         let pages = self.pages.lock();
-        for (index, slot) in (first..self.pages()).zip(found) {
-            *slot = pages
-                .get(index)
-                .filter(|&page| {
-                    let state = frame::meta(page).state.load(Ordering::Acquire);
-                    // Room that was set aside is used by its own fault.
-                    state & (page_state::UPTODATE | page_state::UNUSED) == page_state::UPTODATE
-                })
-                // SAFETY: the tree holds a reference, under its lock.
-                .map(|page| unsafe { Frame::share(page) });
+        for index in first..self.pages().min(first.saturating_add(count as u64)) {
+            let Some(page) = pages.get(index) else {
+                continue;
+            };
+            let state = frame::meta(page).state.load(Ordering::Acquire);
+            // Room that was set aside is used by its own fault.
+            let ready = state & (page_state::UPTODATE | page_state::UNUSED) == page_state::UPTODATE;
+            if ready && !f((index - first) as usize, Ready(page, PhantomData)) {
+                return;
+            }
         }
     }
 
