@@ -48,7 +48,8 @@ int main(int argc, char **argv) {
         struct itimerval every = {{0, 1000}, {0, 1000}};
         setitimer(ITIMER_REAL, &every, NULL);
     }
-    printf("mapped: %d %d %d\n", failures(mapped, 'a'), failures(mapped + PAGE + 7, 'b'), failures(mapped, 'a'));
+    int first = failures(mapped, 'a'), second = failures(mapped + PAGE + 7, 'b'), again = failures(mapped, 'a');
+    printf("mapped: %d %d %d\n", first, second, again);
     int count = 0;
     char byte = 0;
     ssize_t got;

@@ -75,6 +75,12 @@ impl FsContext {
         self.0.lock().exe.clone()
     }
 
+    /// The process has ended.
+    pub fn clear_exe(&self) {
+        let old = self.0.lock().exe.take();
+        drop(old);
+    }
+
     pub fn set_exe(&self, exe: Arc<File>) {
         let old = self.0.lock().exe.replace(exe);
         drop(old);

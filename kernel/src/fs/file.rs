@@ -19,6 +19,7 @@ use super::io::{Dst, Src};
 use super::lock::{self, Owner};
 use super::poll::{self, PollQueue};
 use super::stream::{PollEvents, Stream};
+use super::tmpfs::usage::Usage;
 use super::{path, regular, tmpfs};
 use crate::errno::{Errno, Result};
 use crate::mm::frame;
@@ -100,12 +101,23 @@ pub struct File {
     pub(super) epoll_items: FileItems,
     /// Whether it has had locks of its own.
     locked: AtomicBool,
+    _usage: Option<Usage>,
     _count: OpenFile,
 }
 
 impl File {
     /// `flags`: those of open(2), as far as they matter afterwards.
     pub fn new(inode: InodeRef, opened: Opened, flags: u32) -> Result<Arc<File>> {
+        File::with_usage(inode, opened, flags, None)
+    }
+
+    /// The same with what it keeps others from doing.
+    pub fn with_usage(
+        inode: InodeRef,
+        opened: Opened,
+        flags: u32,
+        usage: Option<Usage>,
+    ) -> Result<Arc<File>> {
         super::check_memory()?;
         let count = OpenFile::new()?;
         let access = access_of(flags);
@@ -123,6 +135,7 @@ impl File {
             position,
             epoll_items: FileItems::new(),
             locked: AtomicBool::new(false),
+            _usage: usage,
             _count: count,
         })?)
     }

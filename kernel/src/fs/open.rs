@@ -9,6 +9,7 @@ use super::inode::{Access, FileType, InodeRef, NewNode};
 use super::path::{self, Followed, Last, Parent, Start};
 use super::permission::{Subject, Want};
 use super::terminal;
+use super::tmpfs::usage::Usage;
 use crate::errno::{Errno, Result};
 use crate::sched::current;
 
@@ -91,7 +92,7 @@ fn create(start: &Start, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>
 
 /// A file that was just made may be opened whatever its mode says, and has nothing to be truncated.
 fn open_new(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
-    open_permitted(inode, flags & !abi::O_TRUNC)
+    open_permitted(inode, flags & !abi::O_TRUNC, false)
 }
 
 /// What `flags` want to do with the file.
@@ -123,11 +124,11 @@ pub fn open_inode(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
             subject.may_hide_reading(&stat)?;
         }
     }
-    open_permitted(inode, flags)
+    open_permitted(inode, flags, false)
 }
 
-/// Opens an inode whose permissions were checked.
-fn open_permitted(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
+/// Opens an inode whose permissions were checked, to be executed or not. `ETXTBSY`.
+fn open_permitted(inode: InodeRef, flags: u32, execute: bool) -> Result<Arc<File>> {
     let file_type = inode.file_type();
     if flags & abi::O_DIRECTORY != 0 && file_type != FileType::Directory {
         return Err(Errno::ENOTDIR);
@@ -146,10 +147,15 @@ fn open_permitted(inode: InodeRef, flags: u32) -> Result<Arc<File>> {
     }
     let opened = inode.open(access, flags & abi::O_NONBLOCK != 0)?;
     terminal::opened(&inode, flags);
+    let usage = match &opened {
+        Opened::Regular(_, Some(node)) if execute => Some(Usage::executing(node)?),
+        Opened::Regular(_, Some(node)) if access.write => Some(Usage::writing(node)?),
+        _ => None,
+    };
     if flags & abi::O_TRUNC != 0 && file_type == FileType::Regular && inode.as_tmpfs().is_some() {
         inode.truncate(0)?;
     }
-    File::new(inode, opened, flags)
+    File::with_usage(inode, opened, flags, usage)
 }
 
 /// Opens a program for exec: `EACCES` unless it is a regular file that may be run.
@@ -168,7 +174,7 @@ pub fn exec_inode(inode: InodeRef) -> Result<Arc<File>> {
         FileType::Symlink => Err(Errno::ELOOP),
         FileType::Regular => {
             Subject::current().may(&inode, Want::EXEC)?;
-            open_permitted(inode, abi::O_RDONLY)
+            open_permitted(inode, abi::O_RDONLY, true)
         }
         _ => Err(Errno::EACCES),
     }

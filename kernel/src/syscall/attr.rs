@@ -9,6 +9,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileSystem, FileType, InodeRef, SetAttr, Time};
 use crate::fs::permission::{Subject, Want};
 use crate::fs::tmpfs::MAX_FILE_SIZE;
+use crate::fs::tmpfs::usage::Usage;
 use crate::mm::uaccess::UserPtr;
 use crate::sched::current;
 use crate::task::credentials::optional_id;
@@ -162,6 +163,8 @@ pub fn sys_truncate(&[path, size, ..]: &Args) -> Result<usize> {
         FileType::Directory => Err(Errno::EISDIR),
         FileType::Regular => {
             Subject::current().may(&inode, Want::WRITE)?;
+            let node = inode.as_tmpfs();
+            let _usage = node.as_ref().map(Usage::writing).transpose()?;
             inode.truncate(size).map(|()| 0)
         }
         _ => Err(Errno::EINVAL),

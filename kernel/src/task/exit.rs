@@ -97,6 +97,7 @@ fn end_process(process: &Arc<Process>, status: ExitStatus) {
     process.posix_timers.delete_all();
     process.files.close_all();
     process.replace_mm(None);
+    process.fs.clear_exe();
     give_children_away(process);
     *process.events.lock() = Events {
         exited: Some(status),

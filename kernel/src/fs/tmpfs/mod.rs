@@ -11,6 +11,7 @@ mod file;
 pub mod index;
 pub mod lower;
 mod seals;
+pub mod usage;
 
 pub use file::MAX_FILE_SIZE;
 
@@ -33,6 +34,7 @@ use crate::sync::{SpinLock, rank};
 use directory::{Child, Directory};
 use lower::Lower;
 use seals::Seals;
+use usage::Users;
 
 /// One tmpfs.
 pub struct TmpFs {
@@ -53,6 +55,7 @@ pub struct Node {
     this: Once<Weak<Node>>,
     content: Content,
     seals: Seals,
+    users: Users,
     /// Made without a name (O_TMPFILE), and may get one.
     linkable: AtomicBool,
     state: SpinLock<State>,
@@ -202,6 +205,7 @@ impl Node {
             this: Once::new(),
             content,
             seals,
+            users: Users::new(),
             linkable: AtomicBool::new(false),
             state: SpinLock::new(rank::FILES, state),
         })?;

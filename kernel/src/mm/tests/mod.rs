@@ -4,6 +4,7 @@ mod areas;
 mod files;
 mod limits;
 mod model;
+mod shared_writes;
 mod truncate;
 
 use std::boxed::Box;
