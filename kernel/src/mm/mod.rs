@@ -11,6 +11,7 @@ pub mod frame;
 mod gaps;
 #[cfg(target_os = "none")]
 pub mod heap;
+pub mod leak;
 mod limits;
 mod lock;
 pub mod map;

@@ -76,6 +76,7 @@ pub(super) fn child_exited(process: &Process, status: ExitStatus) {
         return;
     }
     trace::write_stats();
+    crate::mm::leak::check_all_is_back();
     match status {
         ExitStatus::Code(code) => machine::control(format_args!("exit {code}")),
         ExitStatus::Signal(signal) => machine::control(format_args!("signal {}", signal.number())),

@@ -34,6 +34,7 @@ use crate::sched::{Interrupted, Sleep, WaitQueue};
 use crate::sync::{SpinLock, rank};
 pub use bytes::{copy_from_page, copy_page_to_user, copy_to_page, copy_user_to_page};
 use tree::FrameTree;
+pub use tree::indexed_pages;
 pub use write::Noted;
 
 /// Most pages that one piece of advice starts to read: as many as may wait in the readers' queue without filling it.

@@ -6,6 +6,7 @@
 //! Lock rank: PAGE, for the queue.
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::Mapping;
 use crate::errno::Result;
@@ -32,6 +33,8 @@ struct Worker {
     ring: SpinLock<Ring>,
     work: WaitQueue,
     space: WaitQueue,
+    /// Whether a request that left the ring is being worked on.
+    busy: AtomicBool,
 }
 
 impl Worker {
@@ -48,6 +51,7 @@ impl Worker {
             ),
             work: WaitQueue::new(),
             space: WaitQueue::new(),
+            busy: AtomicBool::new(false),
         }
     }
 
@@ -68,6 +72,7 @@ impl Worker {
         let mut ring = self.ring.lock();
         let first = ring.first;
         let request = ring.slots[first].take()?;
+        self.busy.store(true, Ordering::Relaxed);
         ring.first = (first + 1) % CAPACITY;
         ring.len -= 1;
         drop(ring);
@@ -79,6 +84,8 @@ impl Worker {
         loop {
             if let Ok(request) = self.work.wait_until(Sleep::Uninterruptible, || self.pop()) {
                 request.mapping.fill(request.index, &request.page);
+                drop(request);
+                self.busy.store(false, Ordering::Relaxed);
             }
         }
     }
@@ -86,6 +93,14 @@ impl Worker {
 
 static PROMPT: Worker = Worker::new();
 static DELAYED: Worker = Worker::new();
+
+/// Pages that wait to be read or are being read.
+pub fn being_read() -> usize {
+    [&PROMPT, &DELAYED]
+        .map(|worker| worker.ring.lock().len + usize::from(worker.busy.load(Ordering::Relaxed)))
+        .iter()
+        .sum()
+}
 
 /// A worker whose queue was full.
 pub struct Place(&'static Worker);

@@ -3,9 +3,19 @@
 //! Lookup and insertion cost the height of the tree (at most six levels for any file offset) and take memory only from the
 //! frame allocator. An entry is 0 for nothing, or the frame number plus one, and owns a reference of the frame.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use crate::arch;
 use crate::errno::OutOfMemory;
 use crate::mm::frame::{Frame, FrameNumber, Purpose};
+
+/// Pages in all trees.
+static INDEXED: AtomicU64 = AtomicU64::new(0);
+
+/// Pages in the indexes of all files.
+pub fn indexed_pages() -> usize {
+    INDEXED.load(Ordering::Relaxed) as usize
+}
 
 const BITS: u32 = 9;
 const ENTRIES: usize = 1 << BITS;
@@ -117,6 +127,7 @@ impl FrameTree {
         }
         insert_below(&mut self.root, self.height, index, page)?;
         self.count += 1;
+        INDEXED.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -126,7 +137,9 @@ impl FrameTree {
             return None;
         }
         let removed = remove_below(&mut self.root, self.height, index);
-        self.count -= u64::from(removed.is_some());
+        let gone = u64::from(removed.is_some());
+        self.count -= gone;
+        INDEXED.fetch_sub(gone, Ordering::Relaxed);
         removed
     }
 
@@ -144,6 +157,7 @@ impl FrameTree {
             fate
         });
         self.count -= dropped;
+        INDEXED.fetch_sub(dropped, Ordering::Relaxed);
         stopped
     }
 }
