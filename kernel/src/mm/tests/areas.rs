@@ -50,9 +50,10 @@ fn remap(from: usize, to: usize, pages: usize) -> usize {
 /// The areas from BASE on, in pages.
 fn areas(mm: &Mm) -> Vec<(usize, usize)> {
     let mut seen = Vec::new();
-    mm.for_each_vma(&mut |vma| {
+    mm.for_each_vma_from(BASE, &mut |vma| {
         let number = |address: usize| (address - BASE) / PAGE_SIZE;
         seen.push((number(vma.start.get()), number(vma.end.get())));
+        true
     });
     seen
 }
@@ -157,7 +158,10 @@ fn no_stack_grows_below_the_lowest_address_whoever_touches_it() {
             assert_eq!(left, 1);
         }
         let mut starts = vec![];
-        current_mm().for_each_vma(&mut |vma| starts.push(vma.start.get()));
+        current_mm().for_each_vma_from(0, &mut |vma| {
+            starts.push(vma.start.get());
+            true
+        });
         assert_eq!(starts, [MMAP_MIN_ADDR]);
     });
 }
