@@ -110,7 +110,7 @@ impl Demo {
 }
 
 /// In the order in which they are run.
-pub const DEMOS: [Demo; 14] = [
+pub const DEMOS: [Demo; 17] = [
     Demo::plain(
         "demand-zero",
         "pages of a mapping far larger than memory appear when they are touched",
@@ -168,6 +168,20 @@ pub const DEMOS: [Demo; 14] = [
     Demo::plain(
         "timers",
         "rings that nobody took are counted, and CPU time has timers of its own",
+    ),
+    Demo {
+        name: "userfaultfd-lazy",
+        shows: "a handler thread fills memory from a file when it is touched",
+        file: Some(PATTERN),
+        slow: None,
+    },
+    Demo::plain(
+        "userfaultfd-interrupted",
+        "a signal comes while a fault waits for a handler in user space",
+    ),
+    Demo::plain(
+        "write-tracking",
+        "userfaultfd and mprotect find the pages that are written to",
     ),
 ];
 

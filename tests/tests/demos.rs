@@ -70,6 +70,9 @@ demos! {
     preemption "preemption",
     restart "restart",
     timers "timers",
+    userfaultfd_lazy "userfaultfd-lazy",
+    userfaultfd_interrupted "userfaultfd-interrupted",
+    write_tracking "write-tracking",
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! Every program is an ordinary static Linux program. Run on Linux and on Faultline it must print the same lines and end with the
 //! same status; only lines that start with `~ ` may differ (times, counts, addresses, and what only a slow disk can show).
 //!
-//! The programs are single-threaded, and what a signal handler shares with the code it interrupts is an atomic.
+//! The programs are single-threaded, but for those with a userfaultfd, and what a signal handler shares with the code it interrupts is an atomic.
 
 pub mod bad_pointers;
 pub mod memory;

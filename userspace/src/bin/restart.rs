@@ -304,7 +304,7 @@ const LONG: libc::timespec = libc::timespec {
 
 /// How a descriptor is waited for.
 #[derive(Clone, Copy)]
-enum Poll {
+enum Wait {
     Poll(c_int),
     Ppoll,
     Select,
@@ -313,12 +313,12 @@ enum Poll {
     EpollPwait,
 }
 
-fn poll(how: Poll) -> Row {
+fn poll(how: Wait) -> Row {
     let fd = eventfd(0);
     row(move || poll_once(how, fd), move || write_one(fd))
 }
 
-fn poll_once(how: Poll, fd: c_int) -> c_long {
+fn poll_once(how: Wait, fd: c_int) -> c_long {
     let none = signal_set(0);
     let mut polled = libc::pollfd {
         fd,
@@ -339,18 +339,18 @@ fn poll_once(how: Poll, fd: c_int) -> c_long {
             epoll
         };
         result(match how {
-            Poll::Poll(timeout) => libc::poll(&mut polled, 1, timeout),
-            Poll::Ppoll => libc::ppoll(&mut polled, 1, &LONG, &none),
-            Poll::Select => {
+            Wait::Poll(timeout) => libc::poll(&mut polled, 1, timeout),
+            Wait::Ppoll => libc::ppoll(&mut polled, 1, &LONG, &none),
+            Wait::Select => {
                 let mut time = libc::timeval {
                     tv_sec: 20,
                     tv_usec: 0,
                 };
                 libc::select(fd + 1, &mut set, null_mut(), null_mut(), &mut time)
             }
-            Poll::Pselect => libc::pselect(fd + 1, &mut set, null_mut(), null_mut(), &LONG, &none),
-            Poll::EpollWait => libc::epoll_wait(epoll(), &mut event, 1, 20_000),
-            Poll::EpollPwait => libc::epoll_pwait(epoll(), &mut event, 1, 20_000, &none),
+            Wait::Pselect => libc::pselect(fd + 1, &mut set, null_mut(), null_mut(), &LONG, &none),
+            Wait::EpollWait => libc::epoll_wait(epoll(), &mut event, 1, 20_000),
+            Wait::EpollPwait => libc::epoll_pwait(epoll(), &mut event, 1, 20_000, &none),
         })
     }
 }
@@ -386,13 +386,13 @@ const CASES: &[Case] = &[
     ("pause", pause, NO_HANDLER),
     ("sigsuspend", sigsuspend, NO_HANDLER),
     ("sigtimedwait", sigtimedwait, NEVER),
-    ("poll", || poll(Poll::Poll(-1)), NO_HANDLER),
-    ("poll, time-out", || poll(Poll::Poll(20_000)), NO_HANDLER),
-    ("ppoll", || poll(Poll::Ppoll), NO_HANDLER),
-    ("select", || poll(Poll::Select), NO_HANDLER),
-    ("pselect", || poll(Poll::Pselect), NO_HANDLER),
-    ("epoll_wait", || poll(Poll::EpollWait), NEVER),
-    ("epoll_pwait", || poll(Poll::EpollPwait), NEVER),
+    ("poll", || poll(Wait::Poll(-1)), NO_HANDLER),
+    ("poll, time-out", || poll(Wait::Poll(20_000)), NO_HANDLER),
+    ("ppoll", || poll(Wait::Ppoll), NO_HANDLER),
+    ("select", || poll(Wait::Select), NO_HANDLER),
+    ("pselect", || poll(Wait::Pselect), NO_HANDLER),
+    ("epoll_wait", || poll(Wait::EpollWait), NEVER),
+    ("epoll_pwait", || poll(Wait::EpollPwait), NEVER),
 ];
 
 /// How a call is interrupted.

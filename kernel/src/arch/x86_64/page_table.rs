@@ -539,7 +539,9 @@ impl PageTable {
         let stop = next_at(first, 1).min(end.get());
         let (slots, _) = lowest_table(low, first, stop);
         let _ = each_used(slots, first, |page, _, value| {
-            if let Some(address) = VirtAddr::new(page) {
+            if value != MARKER
+                && let Some(address) = VirtAddr::new(page)
+            {
                 f(address, from_hardware(value));
             }
             ControlFlow::<()>::Continue(())

@@ -172,7 +172,7 @@ pub fn smaps_entry(mm: &Mm, vma: &Vma, heap: (usize, usize), text: &mut Text) ->
 }
 
 /// In the order of Linux's bits.
-const FLAG_NAMES: [(VmFlags, &str); 18] = [
+const FLAG_NAMES: [(VmFlags, &str); 20] = [
     (VmFlags::READ, "rd"),
     (VmFlags::WRITE, "wr"),
     (VmFlags::EXEC, "ex"),
@@ -182,6 +182,8 @@ const FLAG_NAMES: [(VmFlags, &str); 18] = [
     (VmFlags::MAYEXEC, "me"),
     (VmFlags::SHARED, "ms"),
     (VmFlags::GROWSDOWN, "gd"),
+    (VmFlags::UFFD_MISSING, "um"),
+    (VmFlags::UFFD_WP, "uw"),
     (VmFlags::LOCKED, "lo"),
     (VmFlags::SEQUENTIAL, "sr"),
     (VmFlags::RANDOM, "rr"),
