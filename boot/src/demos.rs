@@ -110,7 +110,7 @@ impl Demo {
 }
 
 /// In the order in which they are run.
-pub const DEMOS: [Demo; 17] = [
+pub const DEMOS: [Demo; 20] = [
     Demo::plain(
         "demand-zero",
         "pages of a mapping far larger than memory appear when they are touched",
@@ -183,6 +183,15 @@ pub const DEMOS: [Demo; 17] = [
         "write-tracking",
         "userfaultfd and mprotect find the pages that are written to",
     ),
+    Demo::plain(
+        "thread-directed",
+        "a signal for one thread, for any, and for the one that waits",
+    ),
+    Demo::plain(
+        "job-control",
+        "keys and groups stop, continue and end a job on a terminal",
+    ),
+    Demo::plain("cancellation", "a thread is ended wherever it waits"),
 ];
 
 /// The guest's root file system for demos: `base` with [`FILES`].

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use tests::guest;
 use tests::oracle::assert_same;
 use tests::programs::{Compiled, userspace};
 
@@ -56,6 +57,36 @@ fn posix_threads_of_musl() {
     );
     let seen = assert_same(&program, &[], b"");
     assert_eq!(seen.status, 0, "{}", seen.text());
+}
+
+/// The lines but for the last, which says whether the memory came back: other programs use the host's too.
+fn crowd(options: &[&str]) -> (String, String) {
+    let program = Compiled::new("crowd", STATIC_THREADS);
+    let seen = guest::exec_with(options, &program.path(), &["10000"], b"");
+    assert_eq!(seen.status, 0, "{} {}", seen.text(), seen.complaints());
+    let text = seen.text();
+    let (said, memory) = text.trim_end().rsplit_once('\n').expect("lines");
+    (said.to_string(), memory.to_string())
+}
+
+#[test]
+fn ten_thousand_threads_leave_nothing_behind() {
+    let (said, memory) = crowd(&["--memory", "2G"]);
+    let expected = "one after the other: 10000\nall at once: all \nwoken and joined: 1";
+    assert_eq!(
+        (said.as_str(), memory.as_str()),
+        (expected, "memory back: 1")
+    );
+}
+
+#[test]
+fn a_small_machine_has_fewer_threads_and_lives() {
+    let (said, memory) = crowd(&["--memory", "64M"]);
+    let expected = "one after the other: 10000\nall at once: fewer EAGAIN\nwoken and joined: 1";
+    assert_eq!(
+        (said.as_str(), memory.as_str()),
+        (expected, "memory back: 1")
+    );
 }
 
 #[test]

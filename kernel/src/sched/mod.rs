@@ -8,6 +8,8 @@
 
 pub mod addressed;
 mod entity;
+#[cfg(all(test, not(target_os = "none")))]
+pub(crate) mod interleaving;
 pub mod keyed;
 pub mod mutex;
 pub mod policy;

@@ -82,6 +82,8 @@ pub(super) fn acquire(rank: Rank) {
         );
     }
     let _ = rank;
+    #[cfg(not(target_os = "none"))]
+    crate::arch::sim::irq::step();
 }
 
 /// Notes that a spin lock of `rank` was released.
@@ -90,6 +92,8 @@ pub(super) fn release(rank: Rank) {
     #[cfg(all(debug_assertions, target_os = "none"))]
     HELD.fetch_and(!(1 << rank.0), Ordering::Relaxed);
     let _ = rank;
+    #[cfg(not(target_os = "none"))]
+    crate::arch::sim::irq::step();
 }
 
 /// The locks of an interrupted context, put aside while an interrupt handler runs.

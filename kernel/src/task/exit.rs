@@ -78,6 +78,7 @@ fn leave_group(thread: &Arc<Thread>) -> bool {
         None
     };
     let last = signals.threads.is_empty();
+    process.count_threads(-1);
     drop(signals);
     drop(removed);
     if !last {

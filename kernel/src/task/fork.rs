@@ -93,13 +93,31 @@ fn tell_pidfd(process: &Arc<Process>, address: usize) -> Result<u32> {
     told.map(|()| fd)
 }
 
-/// RLIMIT_NPROC counts threads.
+/// RLIMIT_NPROC counts threads of the same user, and is not for root; nobody gets more than there is memory for.
 fn check_limit(process: &Process) -> Result {
-    let there_are = table::thread_count().max(table::count()) as u64;
-    if there_are >= process.rlimits.soft(Resource::Processes) {
+    if table::thread_count().max(table::count()) >= table::max_threads() {
         return Err(Errno::EAGAIN);
     }
-    Ok(())
+    let identity = process.credentials.get();
+    if identity.is_privileged() || identity.user.real == 0 {
+        return Ok(());
+    }
+    match threads_of(identity.user.real) < process.rlimits.soft(Resource::Processes) {
+        true => Ok(()),
+        false => Err(Errno::EAGAIN),
+    }
+}
+
+/// Threads of all processes of a user, zombies counted as one.
+fn threads_of(user: u32) -> u64 {
+    let (mut pid, mut threads) = (0, 0);
+    while let Some(process) = table::next_above(pid) {
+        pid = process.pid;
+        if process.credentials.get().user.real == user {
+            threads += u64::from(process.nr_threads().max(1));
+        }
+    }
+    threads
 }
 
 fn new_process(parent: &Thread, pid: u32, options: &CloneOptions) -> Result<Arc<Process>> {
@@ -188,6 +206,7 @@ fn adopt(maker: &Thread, thread: &Arc<Thread>, sibling: bool) -> Result {
         child.set_exit_signal(own.exit_signal());
     }
     child.signals.lock().threads.push_back(thread.clone());
+    child.count_threads(1);
     table::insert(child.clone());
     table::insert_thread(thread.clone());
     if parent.pid != table::INIT_PID {
@@ -203,6 +222,7 @@ fn join_group(thread: &Arc<Thread>) -> Result {
         return Err(Errno::ERESTARTNOINTR);
     }
     signals.threads.push_back(thread.clone());
+    thread.process.count_threads(1);
     drop(signals);
     table::insert_thread(thread.clone());
     Ok(())

@@ -107,6 +107,7 @@ pub fn kernel_thread(name: &str, entry: fn()) -> Result {
     )?;
     log::debug!("kernel thread {} is {name}", thread.tid());
     process.signals.lock().threads.push_back(thread.clone());
+    process.count_threads(1);
     table::insert_thread(thread.clone());
     sched::spawn(thread);
     Ok(())
@@ -140,6 +141,7 @@ fn child_of_init(entry: fn()) -> Result<Arc<Thread>> {
         Some(entry),
     )?;
     process.signals.lock().threads.push_back(thread.clone());
+    process.count_threads(1);
     table::insert(process);
     table::insert_thread(thread.clone());
     Ok(thread)

@@ -163,6 +163,8 @@ pub struct Process {
     terminal: SpinLock<Option<Arc<Terminal>>>,
     /// The foreground group of a terminal that has hung up, which hears of the leader's end; 0: none.
     hung_up_group: AtomicU32,
+    /// Living threads.
+    nr_threads: AtomicU32,
     /// [`Life`].
     life: AtomicU8,
     /// Those who watch for the end.
@@ -331,6 +333,7 @@ impl Process {
             exit_signal: AtomicU32::new(u32::from(Signal::SIGCHLD.number())),
             terminal: SpinLock::new(rank::LEAF, None),
             hung_up_group: AtomicU32::new(0),
+            nr_threads: AtomicU32::new(0),
             life: AtomicU8::new(Life::Lives as u8),
             watchers: PollQueue::new(),
             maker: AtomicU32::new(0),
@@ -432,6 +435,15 @@ impl Process {
 
     pub fn take_hung_up_group(&self) -> Option<u32> {
         Some(self.hung_up_group.swap(0, Ordering::Relaxed)).filter(|&group| group != 0)
+    }
+
+    /// Living threads.
+    pub fn nr_threads(&self) -> u32 {
+        self.nr_threads.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_threads(&self, change: i32) {
+        self.nr_threads.fetch_add(change as u32, Ordering::Relaxed);
     }
 
     pub fn life(&self) -> Life {

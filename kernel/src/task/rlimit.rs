@@ -51,7 +51,7 @@ pub struct Rlimits(IrqLock<[Limit; COUNT]>);
 
 impl Rlimits {
     /// What the first process starts with, as on Linux after boot.
-    pub const fn initial() -> Rlimits {
+    pub fn initial() -> Rlimits {
         let mut limits = [Limit::both(INFINITY); COUNT];
         limits[Resource::Stack as usize] = Limit {
             soft: 8 << 20,
@@ -66,7 +66,7 @@ impl Rlimits {
             hard: 4096,
         };
         limits[Resource::LockedMemory as usize] = Limit::both(8 << 20);
-        limits[Resource::Processes as usize] = Limit::both(4096);
+        limits[Resource::Processes as usize] = Limit::both(super::table::max_threads() as u64 / 2);
         limits[Resource::PendingSignals as usize] = Limit::both(4096);
         limits[Resource::MessageQueue as usize] = Limit::both(819_200);
         limits[Resource::Nice as usize] = Limit::both(0);

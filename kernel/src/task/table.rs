@@ -15,6 +15,7 @@ use spin::Once;
 use super::process::Life;
 use super::{Process, Thread};
 use crate::errno::{Errno, Result};
+use crate::mm::frame;
 use crate::sync::{SpinLock, rank};
 
 intrusive_adapter!(TableAdapter = Arc<Process>: Process { table_link => RBTreeAtomicLink });
@@ -137,6 +138,11 @@ pub fn find_either(id: u32) -> Option<(Arc<Process>, Option<Arc<Thread>>)> {
         Some(thread) => Some((thread.process.clone(), Some(thread))),
         None => Some((find(id)?, None)),
     }
+}
+
+/// Most threads there can be: their kernel stacks take a quarter of the memory then (Linux: an eighth, with stacks of half the size).
+pub fn max_threads() -> usize {
+    (frame::total_frames() / 32).clamp(128, PID_MAX as usize)
 }
 
 /// Living threads, of the kernel too.

@@ -556,3 +556,53 @@ fn a_signal_sent_to_another_process_wakes_its_fault() {
         assert_eq!(user_read(BASE), Ok(1));
     });
 }
+
+#[test]
+fn a_signal_at_every_step_of_a_blocked_fault_is_neither_lost_nor_a_livelock() {
+    use crate::arch::sim::{UserFault, irq};
+    use crate::sched::interleaving::{
+        at_every_step, become_subject, came, send_usr1, signal_came_once,
+    };
+    run_test(|| {
+        become_subject();
+        at_every_step("user-mode fault, signal", &[send_usr1], || {
+            irq::hold(true);
+            let file = file(PAGE_SIZE as u64, 1_000_000);
+            map(PAGE_SIZE, RO, Some(file.source.clone()));
+            irq::hold(false);
+            let first = user_read(BASE);
+            irq::disarm();
+            let sent = came(0).is_some();
+            match first {
+                Ok(byte) => assert_eq!(byte, 1),
+                Err(fault) => assert!(sent && fault == UserFault::Interrupted, "{fault:?}"),
+            }
+            signal_came_once(sent);
+            // The access is made again, as after the handler.
+            assert_eq!(user_read(BASE), Ok(1));
+            assert_eq!(
+                file.reads.load(Ordering::Relaxed),
+                1,
+                "the page is read once"
+            );
+            unmap();
+        });
+        at_every_step("kernel-mode fault, signal", &[send_usr1], || {
+            irq::hold(true);
+            let file = file(PAGE_SIZE as u64, 1_000_000);
+            map(PAGE_SIZE, RW, Some(file.source.clone()));
+            irq::hold(false);
+            let turns = crate::trace::RETRIES.load(Ordering::Relaxed);
+            assert_eq!(uaccess::write_bytes(BASE, &[5]), Ok(()));
+            irq::disarm();
+            let turns = crate::trace::RETRIES.load(Ordering::Relaxed) - turns;
+            assert!(turns <= 2, "it slept, and did not spin: {turns} turns");
+            signal_came_once(came(0).is_some());
+            unmap();
+        });
+    });
+}
+
+fn unmap() {
+    current_mm().unmap(BASE, PAGE_SIZE).expect("it is mapped");
+}
