@@ -260,6 +260,67 @@ fn clock_nanosleep(absolute: bool) -> Row {
     })
 }
 
+fn read_signalfd() -> Row {
+    let wanted = signal_set(libc::SIGHUP);
+    // SAFETY: a valid set.
+    let fd = unsafe {
+        libc::sigprocmask(libc::SIG_BLOCK, &wanted, null_mut());
+        libc::signalfd(-1, &wanted, 0)
+    };
+    row(
+        move || {
+            let mut record = [0u8; 128];
+            // SAFETY: a record to be written.
+            result(unsafe { libc::read(fd, record.as_mut_ptr().cast(), record.len()) } as i64)
+        },
+        // SAFETY: no memory is involved.
+        || unsafe {
+            libc::kill(libc::getppid(), libc::SIGHUP);
+        },
+    )
+}
+
+/// A file that the caller locks when its helper lets go.
+fn locked_file() -> c_int {
+    let path = c"/tmp/restart-lock";
+    // SAFETY: a valid path.
+    unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CREAT, 0o600) }
+}
+
+fn flock() -> Row {
+    let (held, wanted) = (locked_file(), locked_file());
+    // SAFETY: no memory is involved.
+    unsafe { libc::flock(held, libc::LOCK_EX) };
+    row(
+        // SAFETY: no memory is involved.
+        move || result(unsafe { libc::flock(wanted, libc::LOCK_EX) }),
+        // SAFETY: no memory is involved.
+        move || unsafe {
+            libc::flock(held, libc::LOCK_UN);
+        },
+    )
+}
+
+/// Locks of open files: one process can wait for itself.
+fn record_lock() -> Row {
+    let (held, wanted) = (locked_file(), locked_file());
+    let lock = |fd: c_int, kind: c_int, command: c_int| {
+        // SAFETY: a valid lock: all of the file.
+        unsafe {
+            let mut lock: libc::flock = zeroed();
+            lock.l_type = kind as libc::c_short;
+            result(libc::fcntl(fd, command, &lock))
+        }
+    };
+    lock(held, libc::F_WRLCK, libc::F_OFD_SETLK);
+    row(
+        move || lock(wanted, libc::F_WRLCK, libc::F_OFD_SETLKW),
+        move || {
+            lock(held, libc::F_UNLCK, libc::F_OFD_SETLK);
+        },
+    )
+}
+
 /// Calls that only a signal ends are released by another one.
 fn signal_the_caller() {
     // SAFETY: no memory is involved.
@@ -371,7 +432,10 @@ const CASES: &[Case] = &[
     ("read, eventfd", read_eventfd, RESTARTS),
     ("write, full eventfd", write_eventfd, RESTARTS),
     ("read, timerfd", read_timerfd, RESTARTS),
+    ("read, signalfd", read_signalfd, RESTARTS),
     ("open, FIFO", open_fifo, RESTARTS),
+    ("flock", flock, RESTARTS),
+    ("fcntl, record lock", record_lock, RESTARTS),
     ("wait4", wait4, RESTARTS),
     ("waitid", waitid, RESTARTS),
     ("futex", || futex(None), RESTARTS),
