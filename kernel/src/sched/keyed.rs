@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use intrusive_collections::{LinkedList, LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
 
+use super::timer::Deadline;
 use super::wait::NotYet;
 use super::{Sleep, WaitQueue};
 use crate::sync::{IrqLock, IrqLockGuard, rank};
@@ -108,12 +109,12 @@ impl Drop for Enqueued<'_> {
     }
 }
 
-/// Waits until somebody wakes `key` with a bit of `mask`, for signals, or until `deadline_ns` (`None`: for ever). `check` runs under the
+/// Waits until somebody wakes `key` with a bit of `mask`, for signals, or until `deadline` (`None`: for ever). `check` runs under the
 /// bucket's lock before the wait; it must not sleep, and its error ends the call at once. No spin lock may be held.
 pub fn wait<E>(
     key: Key,
     mask: u32,
-    deadline_ns: Option<u64>,
+    deadline: Option<Deadline>,
     check: impl FnOnce() -> Result<(), E>,
 ) -> Result<Result<(), NotYet>, E> {
     let waiter = Waiter::new(key, mask);
@@ -126,7 +127,7 @@ pub fn wait<E>(
     let woken = || waiter.woken.load(Ordering::Acquire).then_some(());
     let outcome = waiter
         .sleep
-        .wait_until_deadline(Sleep::Interruptible, deadline_ns, woken);
+        .wait_until_time(Sleep::Interruptible, deadline, woken);
     drop(enqueued);
     // A wake-up is never lost to a signal or a time-out that came at the same time: the waker has counted it.
     Ok(if waiter.woken.load(Ordering::Acquire) {
@@ -307,7 +308,7 @@ mod tests {
     fn a_refused_or_timed_out_wait_leaves_nobody_behind() {
         run_test(|| {
             assert_eq!(wait(A, !0, None, || Err(7)), Err(7));
-            let soon = Some(time::now_ns() + 1000);
+            let soon = Some(Deadline::Monotonic(time::now_ns() + 1000));
             let outcome = wait(A, !0, soon, || Ok::<_, ()>(()));
             assert_eq!(outcome, Ok(Err(NotYet::TimedOut)));
             assert_eq!(wake(A, 10, !0), 0);

@@ -9,6 +9,7 @@ use crate::arch::time;
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
 use crate::sched::current;
+use crate::sched::timer::Deadline;
 use crate::task::{futex, robust, table};
 
 type Args = [usize; 6];
@@ -66,16 +67,16 @@ enum Clock {
     RealTime,
 }
 
-/// The time-out as time since boot, ns; NULL: none. `EFAULT`, `EINVAL`.
-fn deadline(pointer: usize, clock: Clock) -> Result<Option<u64>> {
+/// When the time-out is over; NULL: never. `EFAULT`, `EINVAL`.
+fn deadline(pointer: usize, clock: Clock) -> Result<Option<Deadline>> {
     let Some(pointer) = UserPtr::<TimePair>::optional(pointer) else {
         return Ok(None);
     };
     let ns = to_ns(pointer.read()?, NS_PER_S)?;
     Ok(Some(match clock {
-        Clock::Relative => time::now_ns().saturating_add(ns),
-        Clock::Monotonic => ns,
-        Clock::RealTime => ns.saturating_sub(time::wall_clock_offset_ns()),
+        Clock::Relative => Deadline::Monotonic(time::now_ns().saturating_add(ns)),
+        Clock::Monotonic => Deadline::Monotonic(ns),
+        Clock::RealTime => Deadline::Wall(ns),
     }))
 }
 

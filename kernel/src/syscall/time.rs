@@ -229,8 +229,8 @@ pub fn sys_restart_syscall(_: &Args) -> Result<usize> {
             shared,
             expected,
             bitset,
-            deadline_ns,
-        } => crate::task::futex::wait(address, shared, expected, bitset, Some(deadline_ns)),
+            deadline,
+        } => crate::task::futex::wait(address, shared, expected, bitset, Some(deadline)),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::mm::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::mm::uaccess::{self, NoFault, UserPtr};
 use crate::mm::vma::VmFlags;
 use crate::sched::keyed::{self, Key, Two};
+use crate::sched::timer::Deadline;
 use crate::sched::wait::NotYet;
 use crate::sched::{Sleep, current};
 use crate::task::thread::RestartBlock;
@@ -78,14 +79,14 @@ enum Refused {
     Changed,
 }
 
-/// FUTEX_WAIT: sleeps until woken, if `expected` is there. `EAGAIN` if not; `EFAULT`, `EINVAL`, `ETIMEDOUT` at `deadline_ns`; restarted
+/// FUTEX_WAIT: sleeps until woken, if `expected` is there. `EAGAIN` if not; `EFAULT`, `EINVAL`, `ETIMEDOUT` at `deadline`; restarted
 /// after signals, with the same deadline.
 pub fn wait(
     address: usize,
     shared: bool,
     expected: u32,
     bitset: u32,
-    deadline_ns: Option<u64>,
+    deadline: Option<Deadline>,
 ) -> Result<usize> {
     if bitset == 0 {
         return Err(Errno::EINVAL);
@@ -97,23 +98,23 @@ pub fn wait(
             Some(value) if value != expected => Err(Refused::Changed),
             Some(_) => Ok(()),
         };
-        match keyed::wait(key, bitset, deadline_ns, look) {
+        match keyed::wait(key, bitset, deadline, look) {
             Err(Refused::NotPresent) => uaccess::fault_in_readable(address)?,
             Err(Refused::Changed) => return Err(Errno::EAGAIN),
             Ok(outcome) => break outcome,
         }
     };
-    match (outcome, deadline_ns) {
+    match (outcome, deadline) {
         (Ok(()), _) => Ok(0),
         (Err(NotYet::TimedOut), _) => Err(Errno::ETIMEDOUT),
         (Err(NotYet::Interrupted), None) => Err(Errno::ERESTARTSYS),
-        (Err(NotYet::Interrupted), Some(deadline_ns)) => {
+        (Err(NotYet::Interrupted), Some(deadline)) => {
             *current().restart.lock() = RestartBlock::Futex {
                 address,
                 shared,
                 expected,
                 bitset,
-                deadline_ns,
+                deadline,
             };
             Err(Errno::ERESTART_RESTARTBLOCK)
         }

@@ -13,6 +13,7 @@ use super::process::{Counts, Process};
 use super::cpu_clock::CpuTimers;
 use crate::arch::ThreadState;
 use crate::errno::Result;
+use crate::sched::timer::Deadline;
 use crate::sched::{self, Entity, WaitQueue};
 use crate::signal::ThreadSignals;
 use crate::sync::{IrqLock, SpinLock, rank};
@@ -61,7 +62,7 @@ pub enum RestartBlock {
         shared: bool,
         expected: u32,
         bitset: u32,
-        deadline_ns: u64,
+        deadline: Deadline,
     },
 }
 
