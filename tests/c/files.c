@@ -242,6 +242,13 @@ static void times(void) {
     changed(fd, "store");
     shared[PAGE] = 'y';
     changed(fd, "store to another page");
+    char *private = map(fd, 4, MAP_PRIVATE, 0);
+    private[0] = 'z';
+    changed(fd, "private store");
+    MUST(mprotect(private, PAGE, PROT_READ));
+    MUST(mprotect(private, PAGE, PROT_READ | PROT_WRITE));
+    private[0] = 'w';
+    changed(fd, "store to a private page made writable again");
     MUST(ftruncate(fd, 3 * PAGE));
     changed(fd, "ftruncate");
     MUST(fchmod(fd, 0600));

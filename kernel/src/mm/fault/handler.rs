@@ -134,16 +134,25 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
     if pte.flags.contains(PteFlags::UFFD_WP) && userfault::catches_write(vma) {
         return Step::Asked(Reason::WriteProtected);
     }
-    if vma.is_cow() && !reusable(pte) {
-        // SAFETY: the entry holds a reference under the page-table lock, or the frame is the zero page, which is never freed.
-        let old = unsafe { Frame::share(pte.frame) };
-        drop(table);
-        return copy_on_write(mm, vma, page, pte, old);
+    if vma.is_cow() && reusable(pte) {
+        // Nobody else's, and no file hears of it.
+        make_writable(&mut table, vma, page);
+        return Step::Done;
     }
-    // SAFETY: the entry holds a reference under the page-table lock.
-    let shared = unsafe { Frame::share(pte.frame) };
+    // SAFETY: the entry holds a reference under the page-table lock, or the frame is the zero page, which is never freed.
+    let frame = unsafe { Frame::share(pte.frame) };
     drop(table);
-    write_shared(mm, vma, page, pte, shared)
+    if vma.is_cow() {
+        copy_on_write(mm, vma, page, pte, frame)
+    } else {
+        write_shared(mm, vma, page, pte, frame)
+    }
+}
+
+fn make_writable(table: &mut PageTable, vma: &Vma, page: VirtAddr) {
+    table
+        .set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
+        .flush();
 }
 
 /// A page that is shared becomes writable, after its file has heard of it.
@@ -161,9 +170,7 @@ fn write_shared(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, shared: Frame) ->
         .get(page)
         .is_some_and(|now| now.frame == shared.number() && is_protected_as(now, seen))
     {
-        table
-            .set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
-            .flush();
+        make_writable(&mut table, vma, page);
     }
     Step::Done
 }
