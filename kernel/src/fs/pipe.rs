@@ -425,7 +425,8 @@ impl Inode for PipeInode {
         Ok(Place::Nowhere(name.into_bytes()))
     }
 
-    fn open(&self, access: Access, nonblock: bool) -> Result<Opened> {
-        self.pipe.open(access, nonblock)
+    /// Through /proc/PID/fd, where nobody is waited for: the other side was made with the pipe, and may be gone again.
+    fn open(&self, access: Access, _nonblock: bool) -> Result<Opened> {
+        self.pipe.end(access).map(Opened::Stream)
     }
 }
