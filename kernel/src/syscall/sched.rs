@@ -15,14 +15,23 @@ use crate::sched::{self, RR_SLICE_NS, SLICE_NS, current};
 use crate::task::rlimit::Resource;
 use crate::task::{Process, Thread, table};
 
-/// The thread with this number, or the current one for 0. `EINVAL` for a negative number, `ESRCH`.
+/// The thread with this number, or the current one for 0. `EINVAL` for a negative number, `ESRCH`, `EPERM`.
 pub(super) fn thread_or_self(tid: usize) -> Result<Arc<Thread>> {
     match tid as i32 {
         0 => Ok(current().arc()),
         tid if tid < 0 => Err(Errno::EINVAL),
         tid => table::find_thread(tid as u32)
             .filter(|thread| thread.process.pid != 0)
-            .ok_or(Errno::ESRCH),
+            .ok_or_else(|| refusal(tid as u32)),
+    }
+}
+
+/// Why there is no thread: nobody has the number, or the process has no thread to be changed, as init, and is somebody else's.
+fn refusal(tid: u32) -> Errno {
+    let own = current().process.credentials.user();
+    match table::find(tid) {
+        Some(process) if !own.may_signal(&process.credentials.user()) => Errno::EPERM,
+        _ => Errno::ESRCH,
     }
 }
 
