@@ -126,7 +126,8 @@ impl Builder<'_> {
         command
             .args(FLAGS)
             .arg("-I")
-            .arg(self.suite.join("include"));
+            .arg("include")
+            .current_dir(self.suite);
         command.arg(&from).arg("-o").arg(&part).args(LIBRARIES);
         command
             .stdin(Stdio::null())
