@@ -142,3 +142,26 @@ fn file_permissions_of_owner_group_others_and_root() {
 fn record_locks_of_processes_and_open_files_and_flock() {
     oracle::assert_same(&Compiled::fixed("locks").path(), &[], b"");
 }
+
+#[test]
+fn a_script_of_busybox_applets() {
+    let Some(busybox) = busybox() else { return };
+    let applets = tempfile::tempdir().expect("a temporary folder");
+    let names = oracle::run(busybox, &["--list"], &[], b"").text();
+    for name in names.lines() {
+        let link = applets.path().join(name);
+        std::os::unix::fs::symlink("busybox", link).expect("a link");
+    }
+    std::fs::copy(busybox, applets.path().join("busybox")).expect("a copy");
+    let script = boot::workspace::root().join("tests/scripts/applets.sh");
+    let script = std::fs::read_to_string(script).expect("the script is there");
+    let path = applets.path().to_str().expect("text");
+    let args = ["sh", "-c", &script];
+    let expected = oracle::run(busybox, &args, &[format!("PATH={path}").into()], b"");
+    let with = format!("{path}:/applets");
+    let options = ["--with", &with, "--env", "PATH=/applets"];
+    let seen = guest::exec_with(&options, busybox, &args, b"");
+    assert_eq!(seen.text(), expected.text());
+    assert_eq!(seen.complaints(), expected.complaints());
+    assert_eq!((seen.status, expected.status), (42, 42));
+}
