@@ -365,7 +365,7 @@ const LONG: libc::timespec = libc::timespec {
 
 /// How a descriptor is waited for.
 #[derive(Clone, Copy)]
-enum Wait {
+enum Call {
     Poll(c_int),
     Ppoll,
     Select,
@@ -374,12 +374,12 @@ enum Wait {
     EpollPwait,
 }
 
-fn poll(how: Wait) -> Row {
+fn poll(how: Call) -> Row {
     let fd = eventfd(0);
     row(move || poll_once(how, fd), move || write_one(fd))
 }
 
-fn poll_once(how: Wait, fd: c_int) -> c_long {
+fn poll_once(how: Call, fd: c_int) -> c_long {
     let none = signal_set(0);
     let mut polled = libc::pollfd {
         fd,
@@ -400,18 +400,18 @@ fn poll_once(how: Wait, fd: c_int) -> c_long {
             epoll
         };
         result(match how {
-            Wait::Poll(timeout) => libc::poll(&mut polled, 1, timeout),
-            Wait::Ppoll => libc::ppoll(&mut polled, 1, &LONG, &none),
-            Wait::Select => {
+            Call::Poll(timeout) => libc::poll(&mut polled, 1, timeout),
+            Call::Ppoll => libc::ppoll(&mut polled, 1, &LONG, &none),
+            Call::Select => {
                 let mut time = libc::timeval {
                     tv_sec: 20,
                     tv_usec: 0,
                 };
                 libc::select(fd + 1, &mut set, null_mut(), null_mut(), &mut time)
             }
-            Wait::Pselect => libc::pselect(fd + 1, &mut set, null_mut(), null_mut(), &LONG, &none),
-            Wait::EpollWait => libc::epoll_wait(epoll(), &mut event, 1, 20_000),
-            Wait::EpollPwait => libc::epoll_pwait(epoll(), &mut event, 1, 20_000, &none),
+            Call::Pselect => libc::pselect(fd + 1, &mut set, null_mut(), null_mut(), &LONG, &none),
+            Call::EpollWait => libc::epoll_wait(epoll(), &mut event, 1, 20_000),
+            Call::EpollPwait => libc::epoll_pwait(epoll(), &mut event, 1, 20_000, &none),
         })
     }
 }
@@ -450,13 +450,13 @@ const CASES: &[Case] = &[
     ("pause", pause, NO_HANDLER),
     ("sigsuspend", sigsuspend, NO_HANDLER),
     ("sigtimedwait", sigtimedwait, NEVER),
-    ("poll", || poll(Wait::Poll(-1)), NO_HANDLER),
-    ("poll, time-out", || poll(Wait::Poll(20_000)), NO_HANDLER),
-    ("ppoll", || poll(Wait::Ppoll), NO_HANDLER),
-    ("select", || poll(Wait::Select), NO_HANDLER),
-    ("pselect", || poll(Wait::Pselect), NO_HANDLER),
-    ("epoll_wait", || poll(Wait::EpollWait), NEVER),
-    ("epoll_pwait", || poll(Wait::EpollPwait), NEVER),
+    ("poll", || poll(Call::Poll(-1)), NO_HANDLER),
+    ("poll, time-out", || poll(Call::Poll(20_000)), NO_HANDLER),
+    ("ppoll", || poll(Call::Ppoll), NO_HANDLER),
+    ("select", || poll(Call::Select), NO_HANDLER),
+    ("pselect", || poll(Call::Pselect), NO_HANDLER),
+    ("epoll_wait", || poll(Call::EpollWait), NEVER),
+    ("epoll_pwait", || poll(Call::EpollPwait), NEVER),
 ];
 
 /// How a call is interrupted.

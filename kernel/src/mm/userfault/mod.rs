@@ -14,6 +14,8 @@ pub mod fault;
 mod fill;
 mod protect;
 mod register;
+#[cfg(all(test, not(target_os = "none")))]
+mod tests;
 
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
