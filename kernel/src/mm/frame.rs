@@ -277,7 +277,12 @@ impl Frame {
     /// What a frame in use holds.
     #[inline]
     pub fn kind(frame: FrameNumber) -> FrameKind {
-        FrameKind::ALL[meta(frame).kind.load(Ordering::Relaxed) as usize]
+        const ANONYMOUS: u8 = FrameKind::Anonymous as u8;
+        match meta(frame).kind.load(Ordering::Relaxed) {
+            // Nearly all that is asked about.
+            ANONYMOUS => FrameKind::Anonymous,
+            other => FrameKind::ALL[other as usize],
+        }
     }
 
     /// References of a frame in use.

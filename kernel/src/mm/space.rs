@@ -13,7 +13,7 @@ use intrusive_collections::{RBTree, SinglyLinkedList};
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use super::anon::AnonId;
-use super::frame::Frame;
+use super::frame::{Frame, FrameKind};
 use super::gaps::Gaps;
 use super::limits;
 use super::reclaim;
@@ -253,7 +253,11 @@ impl Mm {
                 let mut child_table = child.page_table.lock_nested(rank::PAGE_TABLE_SECOND);
                 let outcome =
                     table.copy_range(&mut child_table, vma.start, vma.end, false, |frame| {
-                        copied.add(Frame::kind(frame));
+                        // Without a source there is only one kind.
+                        copied.add(match vma.source {
+                            None => FrameKind::Anonymous,
+                            Some(_) => Frame::kind(frame),
+                        });
                     });
                 child.resident.add_all(copied);
                 drop((child_table, table));
