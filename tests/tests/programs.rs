@@ -148,7 +148,7 @@ fn a_script_of_busybox_applets() {
     let Some(busybox) = busybox() else { return };
     let applets = tempfile::tempdir().expect("a temporary folder");
     let names = oracle::run(busybox, &["--list"], &[], b"").text();
-    for name in names.lines() {
+    for name in names.lines().filter(|&name| name != "busybox") {
         let link = applets.path().join(name);
         std::os::unix::fs::symlink("busybox", link).expect("a link");
     }
