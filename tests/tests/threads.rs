@@ -36,6 +36,11 @@ fn pseudo_terminals() {
     same_as_on_linux("ptys");
 }
 
+#[test]
+fn restartable_sequences() {
+    same_as_on_linux("sequences");
+}
+
 /// musl makes and ends threads in its own way: clone(2) with other flags, and an exit that unmaps the thread's own stack.
 #[test]
 fn posix_threads_of_musl() {

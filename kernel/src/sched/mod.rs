@@ -281,6 +281,9 @@ fn signal_ends_sleep(thread: &Thread) -> bool {
 
 /// Hands the CPU over. Interrupts are off.
 fn switch_to(prev: Current, next: Arc<Thread>) {
+    if prev.rseq.load(Ordering::Relaxed) != 0 {
+        prev.set_flag(flag::SWITCHED);
+    }
     timer::tick_by(next.sched.since.load(Ordering::Relaxed));
     next.process.activate_mm();
     let next = Arc::into_raw(next);

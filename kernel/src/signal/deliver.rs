@@ -13,7 +13,7 @@ use super::state::{ProcessSignals, ThreadSignals};
 use crate::arch::{self, PtRegs};
 use crate::errno::Errno;
 use crate::sched::{self, State, current};
-use crate::task::{ExitStatus, Thread, exit, group};
+use crate::task::{ExitStatus, Thread, exit, group, rseq};
 use crate::trace;
 
 /// What is to be done next.
@@ -67,6 +67,7 @@ pub fn deliver(regs: &mut PtRegs) {
             Next::Stop(signal) => stop(signal),
             Next::Handle => {
                 restart.before_handler(regs, &handling.action);
+                rseq::abort_if_inside(regs);
                 built = handle(regs, &handling);
             }
         }

@@ -131,6 +131,7 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_clone3 WithRegs clone::sys_clone3;
     __NR_futex Plain futex::sys_futex;
     __NR_get_robust_list Plain futex::sys_get_robust_list;
+    __NR_rseq Plain process::sys_rseq;
     __NR_membarrier Plain process::sys_membarrier;
     __NR_execve WithRegs process::sys_execve;
     __NR_execveat WithRegs process::sys_execveat;

@@ -20,7 +20,7 @@ use crate::task::exec::strings::Strings;
 use crate::task::process::{Counts, Usage};
 use crate::task::rlimit::Limit;
 use crate::task::wait::{Event, Options, Waited, Which, wait};
-use crate::task::{ExitStatus, Process, exec, exit, table};
+use crate::task::{ExitStatus, Process, exec, exit, rseq, table};
 
 use super::pidfd;
 
@@ -407,6 +407,11 @@ pub fn sys_setrlimit(&[resource, from, ..]: &Args) -> Result<usize> {
     process.rlimits.set(resource, Limit { soft, hard })?;
     process.look_at_cpu_time_again();
     Ok(0)
+}
+
+/// rseq(2).
+pub fn sys_rseq(&[address, len, flags, signature, ..]: &Args) -> Result<usize> {
+    rseq::register(address, len as u32 as usize, flags as u32, signature as u32).map(|()| 0)
 }
 
 /// membarrier(2). One CPU sees its own writes in order and serializes at every switch, so all that is left is who has registered.

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::{Process, Thread, table};
+use super::{Process, Thread, rseq, table};
 use crate::arch::{PtRegs, ThreadState};
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
@@ -157,6 +157,9 @@ fn new_thread(
     let signals = inherited_signals(parent, options);
     let thread = Thread::new(tid, process, arch, signals, None)?;
     thread.sched.inherit(&parent.sched);
+    if !options.share_memory {
+        rseq::inherit(&thread, parent);
+    }
     thread.no_new_privs.store(
         parent.no_new_privs.load(Ordering::Relaxed),
         Ordering::Relaxed,

@@ -18,6 +18,7 @@ pub mod posix_timer;
 pub mod process;
 pub mod rlimit;
 pub mod robust;
+pub mod rseq;
 pub mod table;
 pub mod thread;
 pub mod wait;
@@ -68,6 +69,11 @@ pub fn exit_to_user_mode(regs: &mut PtRegs) {
         irq::enable();
         if work & flag::NEED_RESCHED != 0 {
             sched::schedule();
+        }
+        // Without a switch there was nobody to interfere; one that has happened meanwhile is seen in the next round.
+        if thread.has_flag(flag::SWITCHED) {
+            thread.clear_flag(flag::SWITCHED);
+            rseq::abort_if_inside(regs);
         }
         if work & flag::SIGPENDING != 0 {
             deliver::deliver(regs);

@@ -25,11 +25,13 @@ pub mod flag {
     /// Another thread wants the CPU.
     pub const NEED_RESCHED: u32 = 1 << 1;
     /// The exit path calls `exit_to_user_mode` if one is set.
-    pub const EXIT_WORK: u32 = SIGPENDING | NEED_RESCHED;
+    pub const EXIT_WORK: u32 = SIGPENDING | NEED_RESCHED | SWITCHED;
     /// SIGKILL is in the private queue: waits that only fatal signals end are over.
     pub const FATAL_SIGNAL: u32 = 1 << 2;
     /// The FPU registers are another thread's: the architecture loads the thread's own on the way to user mode.
     pub const NEED_FPU: u32 = 1 << 3;
+    /// Another thread has run since user mode was left, and a restartable sequence may have to be aborted.
+    pub const SWITCHED: u32 = 1 << 5;
     /// The thread ends: it takes no signal any more.
     pub const EXITING: u32 = 1 << 4;
 }
@@ -118,6 +120,10 @@ pub struct Thread {
     pub timer_slack_ns: AtomicU64,
     /// It has children that are its own (`__WNOTHREAD`, PR_SET_PDEATHSIG).
     pub(super) has_children: AtomicBool,
+    /// The registered structure of restartable sequences, its length and its signature ([`super::rseq`]); 0: none.
+    pub rseq: AtomicU64,
+    pub rseq_len: AtomicU32,
+    pub rseq_signature: AtomicU32,
     /// What a kernel thread runs; user threads have none.
     pub(super) kernel_entry: Option<fn()>,
 }
@@ -152,6 +158,9 @@ impl Thread {
             no_new_privs: AtomicBool::new(false),
             timer_slack_ns: AtomicU64::new(DEFAULT_TIMER_SLACK_NS),
             has_children: AtomicBool::new(false),
+            rseq: AtomicU64::new(0),
+            rseq_len: AtomicU32::new(0),
+            rseq_signature: AtomicU32::new(0),
             kernel_entry,
         })?)
     }

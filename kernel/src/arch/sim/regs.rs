@@ -45,6 +45,10 @@ impl PtRegs {
         self.sp
     }
 
+    pub fn set_ip(&mut self, ip: usize) {
+        self.ip = ip;
+    }
+
     pub fn set_sp(&mut self, sp: usize) {
         self.sp = sp;
     }

@@ -86,6 +86,10 @@ impl PtRegs {
         self.rsp
     }
 
+    pub fn set_ip(&mut self, ip: usize) {
+        self.rip = ip;
+    }
+
     pub fn set_sp(&mut self, sp: usize) {
         self.rsp = sp;
     }

@@ -12,7 +12,7 @@ mod vdso;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::{ExitStatus, exit};
+use super::{ExitStatus, exit, rseq};
 use crate::arch::PtRegs;
 use crate::errno::{Errno, Result};
 use crate::fs::{self, File};
@@ -100,6 +100,7 @@ fn forget_old_program() {
     thread.process.keep_caps.store(false, Ordering::Relaxed);
     thread.process.dumpable.store(true, Ordering::Relaxed);
     thread.process.set_has_exec();
+    rseq::forget(&thread);
     *thread.restart.lock() = RestartBlock::None;
     thread.process.files.close_on_exec();
 }
