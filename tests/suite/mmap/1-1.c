@@ -13,7 +13,7 @@ int main(void)
 		return 1;
 	if (access("/tmp/left", F_OK) == 0 || stat("/tmp", &tmp) != 0 || (tmp.st_mode & 07777) != 01777)
 		return 1;
-	if (access("conformance", F_OK) != 0 || geteuid() != 0)
+	if (lstat("conformance", &tmp) != 0 || geteuid() != 0)
 		return 1;
 	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (page == MAP_FAILED || page[4095] != 0)
