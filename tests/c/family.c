@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -92,10 +93,11 @@ static void options_of_wait(void) {
     // A child made by another thread is not this one's own.
     pid_t child = 0;
     pid_t tid_word = 1;
-    clone(thread_body, stack + sizeof stack, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
+    pid_t tid = clone(thread_body, stack + sizeof stack, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
           | CLONE_CHILD_CLEARTID, &child, 0, 0, &tid_word);
     while (__atomic_load_n(&tid_word, __ATOMIC_SEQ_CST)) sched_yield();
-    // The thread has ended: its child is another thread's now.
+    // The word says that it leaves the memory; when its number is gone, its child is another thread's.
+    while (!syscall(SYS_tgkill, getpid(), tid, 0)) sched_yield();
     int s;
     printf("own after the thread's end: %d", waitpid(child, &s, __WNOTHREAD) == child);
     printf(" %x\n", s);
@@ -228,6 +230,45 @@ static void clones(void) {
     printf("CLONE_PARENT: both are ours: %d\n", codes);
 }
 
+static volatile pid_t heard_by;
+static void hear(int n) { (void)n; heard_by = gettid(); }
+static const char *who(void) {
+    pid_t by = heard_by; heard_by = 0;
+    return by == gettid() ? "the one that forked" : by == getpid() ? "the first" : by ? "another" : "none";
+}
+static void stops_and_goes_on(void) { raise(SIGSTOP); }
+static int is_pending(void) { sigset_t set; sigpending(&set); return sigismember(&set, SIGCHLD); }
+static void *forks(void *leaves) {
+    sigset_t set; sigemptyset(&set); sigaddset(&set, SIGCHLD);
+    if (leaves) { *(pid_t *)leaves = child_of(pauses); return 0; }
+    struct sigaction action = { .sa_handler = hear };
+    sigaction(SIGCHLD, &action, 0);
+    pthread_sigmask(SIG_UNBLOCK, &set, 0);
+    siginfo_t info; pid_t pid = child_of(stops_and_goes_on);
+    while (waitid(P_PID, pid, &info, WSTOPPED)) {}
+    sched_yield(); printf("a stop is heard by %s\n", who());
+    kill(pid, SIGCONT);
+    while (waitid(P_PID, pid, &info, WEXITED)) {}
+    sched_yield(); printf("an end is heard by %s\n", who());
+    // The first blocks it, which counts for nothing.
+    signal(SIGCHLD, SIG_DFL);
+    pid = child_of(exits_7); waitid(P_PID, pid, &info, WEXITED | WNOWAIT);
+    printf("ignored by the one that forked: pending %d\n", is_pending()); status("then", pid);
+    return 0;
+}
+
+/// SIGCHLD is first for the thread whose child it is, and whether it is kept depends on that thread's mask.
+static void threads_that_fork(void) {
+    pthread_t thread; pid_t pid; sigset_t set; sigemptyset(&set); sigaddset(&set, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &set, 0);
+    pthread_create(&thread, 0, forks, &pid); pthread_join(thread, 0);
+    kill(pid, SIGKILL); siginfo_t info; waitid(P_PID, pid, &info, WEXITED | WNOWAIT);
+    printf("left behind: pending %d\n", is_pending()); status("then", pid);
+    struct timespec none = { 0, 0 }; printf("taken: %d\n", sigtimedwait(&set, 0, &none) == SIGCHLD);
+    pthread_create(&thread, 0, forks, 0); pthread_join(thread, 0);
+    pthread_sigmask(SIG_UNBLOCK, &set, 0);
+}
+
 static void programs(char *self) {
     char *argv[] = { "x", "--leaf", 0 };
     SHOW(execve("/tmp", argv, 0)); SHOW(execve("/nonexistent", argv, 0)); SHOW(execve("", argv, 0));
@@ -242,6 +283,6 @@ static void programs(char *self) {
 
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "--leaf")) return 17;
-    options(); descriptors(); options_of_wait(); adoption(); groups(); clones(); programs("/proc/self/exe");
+    options(); descriptors(); options_of_wait(); adoption(); groups(); clones(); threads_that_fork(); programs("/proc/self/exe");
     return 0;
 }

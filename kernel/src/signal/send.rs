@@ -555,14 +555,14 @@ pub fn notify_parent(process: &Arc<Process>, code: i32, status: i32) {
             utime,
             stime,
         };
-        send_to_process(
-            &parent,
-            SigInfo {
-                signal,
-                code,
-                detail,
-            },
-        );
+        let info = SigInfo {
+            signal,
+            code,
+            detail,
+        };
+        // The thread whose child it is comes first (`task_struct::parent` is a thread).
+        let maker = process.making_thread(&parent);
+        let _ = send_preferring(&parent, maker.as_deref(), info);
     }
     parent.child_events.wake_all();
 }

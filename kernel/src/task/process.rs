@@ -13,7 +13,7 @@ use super::itimer::RealTimer;
 use super::mm_cell::MmCell;
 use super::posix_timer::PosixTimers;
 use super::rlimit::Rlimits;
-use super::{ExitStatus, table};
+use super::{ExitStatus, Thread, table};
 use crate::arch::PageTable;
 use crate::errno::Result;
 use crate::fs::poll::PollQueue;
@@ -475,6 +475,12 @@ impl Process {
     /// The thread of the parent whose child the process is (`__WNOTHREAD`).
     pub(super) fn maker(&self) -> u32 {
         self.maker.load(Ordering::Relaxed)
+    }
+
+    /// That thread of `parent`, if it lives: the first to hear of what becomes of the process.
+    pub fn making_thread(&self, parent: &Process) -> Option<Arc<Thread>> {
+        let thread = table::find_thread(self.maker())?;
+        core::ptr::eq(&*thread.process, parent).then_some(thread)
     }
 
     pub(super) fn set_maker(&self, tid: u32) {
