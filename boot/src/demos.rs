@@ -110,7 +110,7 @@ impl Demo {
 }
 
 /// In the order in which they are run.
-pub const DEMOS: [Demo; 20] = [
+pub const DEMOS: [Demo; 22] = [
     Demo::plain(
         "demand-zero",
         "pages of a mapping far larger than memory appear when they are touched",
@@ -128,6 +128,14 @@ pub const DEMOS: [Demo; 20] = [
     Demo::plain(
         "cow-fork",
         "parent and child share pages after fork until one of them writes",
+    ),
+    Demo::plain(
+        "snapshot",
+        "a child sums what memory was at fork while the parent goes on writing",
+    ),
+    Demo::plain(
+        "guard-pages",
+        "an overrun hits a guard page, and the handler says which and recovers",
     ),
     Demo::plain(
         "segv-repair",

@@ -60,6 +60,8 @@ demos! {
     file_backed "file-backed",
     shared_memory "shared-memory",
     cow_fork "cow-fork",
+    snapshot "snapshot",
+    guard_pages "guard-pages",
     segv_repair "segv-repair",
     segv_codes "segv-codes",
     stack_growth "stack-growth",
@@ -73,6 +75,9 @@ demos! {
     userfaultfd_lazy "userfaultfd-lazy",
     userfaultfd_interrupted "userfaultfd-interrupted",
     write_tracking "write-tracking",
+    thread_directed "thread-directed",
+    job_control "job-control",
+    cancellation "cancellation",
 }
 
 #[test]
