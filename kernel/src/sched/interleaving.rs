@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::keyed::{self, Key, Two};
+use super::timer::Deadline;
 use super::wait::{NotYet, sleep_until};
 use super::{RwSleepLock, Sleep, WaitQueue, current};
 use crate::arch::sim::irq;
@@ -199,7 +200,7 @@ fn futex_wait() -> (u64, Result<Result<(), NotYet>, ()>) {
         0 => Ok(()),
         _ => Err(()),
     };
-    let outcome = keyed::wait(A, !0, Some(deadline), look);
+    let outcome = keyed::wait(A, !0, Some(Deadline::Monotonic(deadline)), look);
     irq::disarm();
     assert_eq!(keyed::wake(A, 10, !0) + keyed::wake(B, 10, !0), 0);
     (deadline, outcome)
