@@ -29,6 +29,9 @@ impl FrameNumber {
 /// Frames that only the kernel may take, so that its heap outlives the exhaustion of user memory.
 pub const RESERVE: usize = 1024;
 
+/// At least the frames that one fault takes: a page of a file and six nodes of its index, a private copy, and three page tables.
+const ONE_FAULT: usize = 16;
+
 /// Frames for allocations that cannot fail, see [`NoFail`].
 pub const LAST_RESERVE: usize = 256;
 
@@ -417,9 +420,10 @@ pub fn turnover() -> (u64, u64) {
     (allocator.taken, allocator.given_back)
 }
 
-/// Whether user memory can be had just now.
+/// Whether there is user memory for whatever one fault may need: so that who has failed and finds it true does not fail again for the
+/// same reason.
 pub fn user_memory_left() -> bool {
-    free_frames() > RESERVE
+    free_frames() >= RESERVE + ONE_FAULT
 }
 
 /// Frames that the allocator was given.

@@ -1,6 +1,7 @@
 //! Memory management on the simulated machine. The fault path has tests of its own.
 
 mod areas;
+mod exhaustion;
 mod files;
 mod limits;
 mod model;
