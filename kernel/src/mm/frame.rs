@@ -89,6 +89,25 @@ impl FrameMeta {
             kind: AtomicU8::new(0),
         }
     }
+
+    #[inline]
+    fn kind(&self) -> FrameKind {
+        const ANONYMOUS: u8 = FrameKind::Anonymous as u8;
+        match self.kind.load(Ordering::Relaxed) {
+            // Nearly all that is asked about.
+            ANONYMOUS => FrameKind::Anonymous,
+            other => FrameKind::ALL[other as usize],
+        }
+    }
+
+    /// Takes away a reference that the caller owned; the last one frees the frame, which is `number`.
+    #[inline]
+    fn put(&self, number: FrameNumber) {
+        if self.refcount.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            ALLOCATOR.lock().give_back(number, self);
+        }
+    }
 }
 
 impl Default for FrameMeta {
@@ -280,12 +299,17 @@ impl Frame {
     /// What a frame in use holds.
     #[inline]
     pub fn kind(frame: FrameNumber) -> FrameKind {
-        const ANONYMOUS: u8 = FrameKind::Anonymous as u8;
-        match meta(frame).kind.load(Ordering::Relaxed) {
-            // Nearly all that is asked about.
-            ANONYMOUS => FrameKind::Anonymous,
-            other => FrameKind::ALL[other as usize],
-        }
+        meta(frame).kind()
+    }
+
+    /// Gives the reference up as dropping it does; what the frame holds, or held.
+    #[inline]
+    pub fn release(self) -> FrameKind {
+        let number = self.into_raw();
+        let meta = meta(number);
+        let kind = meta.kind();
+        meta.put(number);
+        kind
     }
 
     /// References of a frame in use.
@@ -333,11 +357,7 @@ impl Clone for Frame {
 impl Drop for Frame {
     #[inline]
     fn drop(&mut self) {
-        let meta = meta(self.0);
-        if meta.refcount.fetch_sub(1, Ordering::Release) == 1 {
-            fence(Ordering::Acquire);
-            ALLOCATOR.lock().give_back(self.0, meta);
-        }
+        meta(self.0).put(self.0);
     }
 }
 

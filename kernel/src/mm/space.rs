@@ -274,10 +274,10 @@ impl Mm {
 
 impl Drop for Mm {
     fn drop(&mut self) {
-        let all = (VirtAddr::new(0), VirtAddr::new(USER_END));
-        if let (Some(start), Some(end)) = all {
-            self.zap(start, end);
-        }
+        // All pages lie in areas; so the empty parts of the tables need not be searched.
+        let areas = self.mmap_lock.get_mut().vmas.iter();
+        self.translations
+            .zap_each(areas.map(|vma| (vma.start, vma.end)));
         debug_assert_eq!(
             self.resident_pages(),
             0,

@@ -44,11 +44,18 @@ impl Translations {
 
     /// Removes every translation in `start..end`, with what userfaultfd protects; the frames lose a reference each.
     pub(super) fn zap(&self, start: VirtAddr, end: VirtAddr) {
+        self.zap_each(core::iter::once((start, end)));
+    }
+
+    /// The same for several ranges.
+    pub(super) fn zap_each(&self, ranges: impl Iterator<Item = (VirtAddr, VirtAddr)>) {
         self.resident.note_peak();
         let mut gone = PageCounts::default();
-        self.page_table
-            .lock()
-            .unmap_range(start, end, &mut |_, _, frame| count(&mut gone, frame));
+        let mut table = self.page_table.lock();
+        for (start, end) in ranges {
+            table.unmap_range(start, end, &mut |_, _, frame| count(&mut gone, frame));
+        }
+        drop(table);
         self.resident.remove_all(gone);
     }
 
@@ -102,10 +109,10 @@ impl Translations {
     }
 }
 
-/// Counts a page that is going.
+/// Counts a page that is going, and gives it up.
 #[inline]
 fn count(gone: &mut PageCounts, frame: Option<Frame>) {
     if let Some(frame) = frame {
-        gone.add(Frame::kind(frame.number()));
+        gone.add(frame.release());
     }
 }

@@ -20,7 +20,7 @@ use super::percpu;
 use crate::errno::OutOfMemory;
 use crate::mm::frame::{Frame, FrameKind, FrameNumber, Purpose};
 use crate::mm::pte::{Pte, PteFlags};
-use crate::mm::{PAGE_SIZE, VirtAddr};
+use crate::mm::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 
 /// Bits of an entry. 9 to 11 are free for software everywhere, 52 to 61 in entries of tables.
 pub(super) mod bits {
@@ -121,6 +121,17 @@ const fn next_at(address: usize, level: u32) -> usize {
     (address | (span - 1)) + 1
 }
 
+/// How many entries of the table of `level` that maps `at` there are before those of `end` and above.
+#[inline]
+fn entries_before(at: usize, end: usize, level: u32) -> usize {
+    let last = end - 1;
+    if (at ^ last) >> (PAGE_SHIFT + 9 * (level as usize + 1)) == 0 {
+        index(last, level) + 1
+    } else {
+        ENTRIES
+    }
+}
+
 #[inline]
 fn to_hardware(frame: FrameNumber, flags: PteFlags) -> u64 {
     let allowed = match flags.contains(PteFlags::NONE) {
@@ -205,13 +216,17 @@ impl PageTable {
 
     /// The first lowest table that maps something of a range: the address where it or the range begins, and the way to it.
     fn next_path(&self, start: usize, end: usize) -> Option<(usize, Path)> {
+        if self.used == 0 {
+            return None;
+        }
         let mut at = start;
         let mut path = [&entries(self.root)[0]; 3];
         'from_the_root: while at < end {
             let mut table = self.root;
             for (depth, level) in (1..=3).rev().enumerate() {
                 let first = index(at, level);
-                let Some(skipped) = first_used(&entries(table)[first..]) else {
+                let stop = entries_before(at, end, level);
+                let Some(skipped) = first_used(&entries(table)[first..stop]) else {
                     if level == 3 {
                         return None;
                     }
@@ -470,10 +485,13 @@ impl PageTable {
             if left != value {
                 at.store(left, Ordering::Relaxed);
                 emptied += u64::from(left == 0);
-                if value != MARKER {
+                if value != MARKER && stale.in_use {
                     // There is room: a full list ends the batch.
                     let _ = removed.push((page, value));
                     stale.add(page);
+                } else if value != MARKER {
+                    // Nothing is cached, so there is no flush to wait for.
+                    f(page, value);
                 }
             }
             if seen == in_table || removed.is_full() {
@@ -580,15 +598,17 @@ impl PageTable {
         mut copied: impl FnMut(FrameNumber),
     ) -> Result<(), OutOfMemory> {
         let mut stale = Stale::of(self.root);
-        let mut lowest = None;
+        let mut lowest: Option<(&AtomicU64, _)> = None;
+        // Entries of the lowest table that are not counted in the one above it yet.
+        let mut added = 0;
         let outcome = self.walk(start, end, |page, at, mut value, is_first| {
-            if is_first {
-                lowest = None;
+            if is_first && let Some((low, _)) = lowest.take() {
+                count_up(low, core::mem::take(&mut added));
             }
             if value == MARKER {
                 return Ok(());
             }
-            let (low, table) = match lowest {
+            let (_, table) = match lowest {
                 Some(known) => known,
                 None => {
                     let [.., low] = child.path_or_new(page)?;
@@ -608,9 +628,12 @@ impl PageTable {
                 copied(pte.frame);
             }
             table[index(page, 0)].store(value & !UFFD_WP, Ordering::Relaxed);
-            count_up(low, 1);
+            added += 1;
             Ok(())
         });
+        if let Some((low, _)) = lowest {
+            count_up(low, added);
+        }
         stale.flush();
         outcome
     }
