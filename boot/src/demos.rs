@@ -110,7 +110,7 @@ impl Demo {
 }
 
 /// In the order in which they are run.
-pub const DEMOS: [Demo; 22] = [
+pub const DEMOS: [Demo; 23] = [
     Demo::plain(
         "demand-zero",
         "pages of a mapping far larger than memory appear when they are touched",
@@ -132,6 +132,10 @@ pub const DEMOS: [Demo; 22] = [
     Demo::plain(
         "snapshot",
         "a child sums what memory was at fork while the parent goes on writing",
+    ),
+    Demo::plain(
+        "mremap-grow",
+        "an array grows and moves without a copy: its pages go with it",
     ),
     Demo::plain(
         "guard-pages",

@@ -61,6 +61,7 @@ demos! {
     shared_memory "shared-memory",
     cow_fork "cow-fork",
     snapshot "snapshot",
+    mremap_grow "mremap-grow",
     guard_pages "guard-pages",
     segv_repair "segv-repair",
     segv_codes "segv-codes",
