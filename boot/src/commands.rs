@@ -143,8 +143,12 @@ fn add_program(tree: &mut Tree, host: &Path, guest: &Path) -> Result<()> {
 
 /// The machine for `demo`, with its output captured and without input.
 pub fn demo_machine(demo: &Demo, kernel: &Path, options: &Options) -> Result<Machine> {
+    let mut hardware = options.hardware()?;
+    if let Some(memory) = demo.memory {
+        hardware.memory = memory.to_owned();
+    }
     Ok(Machine {
-        hardware: options.hardware()?,
+        hardware,
         boot: image::boot_disk(kernel, options.firmware())?,
         root: demo_root()?,
         guest: GuestConfig {

@@ -64,6 +64,8 @@ pub struct Demo {
     pub file: Option<DemoFile>,
     /// Its `slow` record.
     pub slow: Option<&'static str>,
+    /// The memory of its machine, whatever the options say.
+    pub memory: Option<&'static str>,
 }
 
 impl Demo {
@@ -73,6 +75,7 @@ impl Demo {
             shows,
             file: None,
             slow: None,
+            memory: None,
         }
     }
 
@@ -82,6 +85,7 @@ impl Demo {
             shows,
             file: Some(SLOW_DATA),
             slow: Some(SLOW),
+            memory: None,
         }
     }
 
@@ -110,7 +114,7 @@ impl Demo {
 }
 
 /// In the order in which they are run.
-pub const DEMOS: [Demo; 23] = [
+pub const DEMOS: [Demo; 24] = [
     Demo::plain(
         "demand-zero",
         "pages of a mapping far larger than memory appear when they are touched",
@@ -120,6 +124,7 @@ pub const DEMOS: [Demo; 23] = [
         shows: "a mapped file is read from the disk page by page",
         file: Some(PATTERN),
         slow: None,
+        memory: None,
     },
     Demo::plain(
         "shared-memory",
@@ -141,6 +146,13 @@ pub const DEMOS: [Demo; 23] = [
         "guard-pages",
         "an overrun hits a guard page, and the handler says which and recovers",
     ),
+    Demo {
+        name: "oom",
+        shows: "what takes more memory than there is is ended, and nobody else notices",
+        file: None,
+        slow: None,
+        memory: Some("64M"),
+    },
     Demo::plain(
         "segv-repair",
         "a SIGSEGV handler makes the page writable and the access succeeds",
@@ -186,6 +198,7 @@ pub const DEMOS: [Demo; 23] = [
         shows: "a handler thread fills memory from a file when it is touched",
         file: Some(PATTERN),
         slow: None,
+        memory: None,
     },
     Demo::plain(
         "userfaultfd-interrupted",

@@ -63,6 +63,7 @@ demos! {
     snapshot "snapshot",
     mremap_grow "mremap-grow",
     guard_pages "guard-pages",
+    oom "oom",
     segv_repair "segv-repair",
     segv_codes "segv-codes",
     stack_growth "stack-growth",
