@@ -173,6 +173,14 @@ pub const DEMOS: [Demo; 24] = [
         "nested-signals",
         "handlers interrupt each other and return in order",
     ),
+    Demo::plain(
+        "signal-order",
+        "which of many pending signals is taken first, and whose handler runs first",
+    ),
+    Demo::plain(
+        "sigqueue-rt",
+        "real-time signals queue in order, each with its value, up to a limit",
+    ),
     Demo::on_slow_disk(
         "interrupted-fault",
         "a signal is handled while a page fault waits for the disk",

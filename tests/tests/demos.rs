@@ -69,6 +69,8 @@ demos! {
     stack_growth "stack-growth",
     stack_overflow "stack-overflow",
     nested_signals "nested-signals",
+    signal_order "signal-order",
+    sigqueue_rt "sigqueue-rt",
     interrupted_fault "interrupted-fault",
     killed_in_fault "killed-in-fault",
     preemption "preemption",
