@@ -114,7 +114,7 @@ impl Demo {
 }
 
 /// In the order in which they are run.
-pub const DEMOS: [Demo; 24] = [
+pub const DEMOS: [Demo; 26] = [
     Demo::plain(
         "demand-zero",
         "pages of a mapping far larger than memory appear when they are touched",

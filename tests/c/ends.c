@@ -202,8 +202,11 @@ static void spawns(void)
 	volatile int shared = 1;
 	pid_t pid;
 
-	say("posix_spawn", posix_spawn(&pid, self, NULL, NULL, arguments, environ));
-	say("its status", wait_for(pid));
+	/* The child prints too: it has to be done before this process does. */
+	int spawned = posix_spawn(&pid, self, NULL, NULL, arguments, environ);
+	int status = wait_for(pid);
+	say("posix_spawn", spawned);
+	say("its status", status);
 	say("posix_spawn of nothing", posix_spawn(&pid, "/nowhere", NULL, NULL, arguments, environ));
 	pid = vfork();
 	if (pid == 0) {

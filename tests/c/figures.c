@@ -267,14 +267,13 @@ int main(void) {
     char *much = map(4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     madvise(much, 4096 * PAGE, MADV_NOHUGEPAGE);
     remember();
-    getrusage(RUSAGE_SELF, &usage);
-    long most = usage.ru_maxrss;
     touch(much, 4096, 1);
     munmap(much, 4096 * PAGE);
     getrusage(RUSAGE_SELF, &usage);
     contents("/proc/self/status");
     printf("the peak is known: %d", figure(text, "VmHWM") - before[4] >= 15 << 10);
-    printf(" %d", usage.ru_maxrss - most >= 15 << 10 && usage.ru_maxrss - most < 17 << 10);
+    /* What was there before execve counts too, and may have been more. */
+    printf(" %d", usage.ru_maxrss >= figure(text, "VmHWM") && figure(text, "VmHWM") >= 15 << 10);
     getrusage(RUSAGE_CHILDREN, &usage);
     printf(", the child's: %d\n", usage.ru_maxrss > 0 && usage.ru_maxrss < 16 << 10);
     struct rusage here, there;

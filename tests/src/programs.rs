@@ -19,7 +19,8 @@ pub fn userspace(name: &str) -> &'static Path {
 
 /// Compiled C programs; the folder goes away with the value.
 pub struct Compiled {
-    dir: TempDir,
+    program: PathBuf,
+    _dir: TempDir,
 }
 
 impl Compiled {
@@ -29,11 +30,12 @@ impl Compiled {
         let source = boot::workspace::root()
             .join("tests/c")
             .join(format!("{name}.c"));
+        let program = dir.path().join("program");
         let output = Command::new("gcc")
             .args(["-O2", "-Wall", "-Wextra", "-Werror"])
             .args(flags)
             .arg("-o")
-            .arg(dir.path().join("program"))
+            .arg(&program)
             .arg(&source)
             .output()
             .expect("gcc runs");
@@ -43,7 +45,7 @@ impl Compiled {
             source.display(),
             String::from_utf8_lossy(&output.stderr)
         );
-        Self { dir }
+        Self { program, _dir: dir }
     }
 
     /// Compiles it as a static program.
@@ -52,8 +54,8 @@ impl Compiled {
     }
 
     /// The executable.
-    pub fn path(&self) -> PathBuf {
-        self.dir.path().join("program")
+    pub fn path(&self) -> &Path {
+        &self.program
     }
 }
 

@@ -8,7 +8,7 @@ use tests::run::{self, Finished};
 fn crash(kind: &str) -> Finished {
     let program = Compiled::fixed("hello");
     let seen = run::run(
-        &mut guest::exec_command(&["--crash", kind], &program.path()),
+        &mut guest::exec_command(&["--crash", kind], program.path()),
         b"",
         guest::LIMIT,
     );

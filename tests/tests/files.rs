@@ -9,8 +9,8 @@ fn files_and_their_mappings_are_as_on_the_host() {
     let program = Compiled::fixed("files");
     let temporary = std::env::temp_dir();
     let host = temporary.to_str().expect("a path that is text");
-    let expected = oracle::run(&program.path(), &[host, host], &[], b"");
-    let seen = guest::exec(&program.path(), &["/", "/tmp"]);
+    let expected = oracle::run(program.path(), &[host, host], &[], b"");
+    let seen = guest::exec(program.path(), &["/", "/tmp"]);
     assert_eq!(
         (seen.status, expected.status),
         (0, 0),
@@ -35,7 +35,7 @@ fn a_failed_read_is_sigbus_or_eio_once_and_the_next_access_tries_again() {
     ] {
         for args in [&["/bad/data"][..], &["/bad/data", "signals"]] {
             let options = [options, &["--with", &with]].concat();
-            let seen = guest::exec_with(&options, &program.path(), args, b"");
+            let seen = guest::exec_with(&options, program.path(), args, b"");
             let expected = "mapped: 3 3 0\nread: 3 c\nbuffer: 3\nfirst part: 3 1 e\n";
             assert_eq!(
                 (seen.status, seen.text().as_str()),

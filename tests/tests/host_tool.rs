@@ -98,7 +98,7 @@ fn a_machine_that_takes_too_long_is_ended() {
 fn dry_run_boots_nothing() {
     let program = Compiled::fixed("hello");
     let seen = run::run(
-        &mut guest::exec_command(&["--dry-run"], &program.path()),
+        &mut guest::exec_command(&["--dry-run"], program.path()),
         b"",
         guest::LIMIT,
     );
@@ -116,7 +116,7 @@ fn the_deterministic_machine_repeats_itself() {
     let program = Compiled::fixed("hello");
     let options = ["--icount", "--seed", "42"];
     let [first, second] =
-        [(); 2].map(|()| guest::exec_with(&options, &program.path(), &["again"], b""));
+        [(); 2].map(|()| guest::exec_with(&options, program.path(), &["again"], b""));
     assert_eq!(first.status, 7, "{}", first.complaints());
     assert_eq!(first, second);
 }
@@ -125,7 +125,7 @@ fn the_deterministic_machine_repeats_itself() {
 #[test]
 fn terminals_are_terminals() {
     let program = Compiled::fixed("terminals");
-    let piped = guest::exec(&program.path(), &[]);
+    let piped = guest::exec(program.path(), &[]);
     assert_eq!(
         (piped.text().as_str(), piped.status),
         ("no no no\n", 0),
@@ -134,7 +134,7 @@ fn terminals_are_terminals() {
     );
 
     let terminal = nix::pty::openpty(None, None).expect("a pseudoterminal");
-    let mut command = guest::exec_command(&[], &program.path());
+    let mut command = guest::exec_command(&[], program.path());
     command
         .stdin(terminal.slave.try_clone().expect("a copy"))
         .stdout(terminal.slave)

@@ -5,13 +5,13 @@ use tests::{guest, oracle};
 
 #[test]
 fn memory_calls_answer_as_on_the_host() {
-    oracle::assert_same(&Compiled::fixed("mm_calls").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("mm_calls").path(), &[], b"");
 }
 
 #[test]
 fn a_small_machine_survives_hogs_and_a_fork_bomb() {
     let program = Compiled::fixed("mm_oom");
-    let seen = guest::exec_with(&["--memory", "64M"], &program.path(), &[], b"");
+    let seen = guest::exec_with(&["--memory", "64M"], program.path(), &[], b"");
     let expected = "hog ended with 1009\nhog ended with 1009\nhog ended with 1009\n\
                     table hog ended with 1009\nreading hog ended with 1009\nthe bomb is over\n\
                     my memory is whole: 1\nand there is memory again: 1\n";
@@ -41,7 +41,7 @@ fn a_small_machine_survives_a_hog_of_each_kind() {
     let program = Compiled::fixed("mm_hogs");
     let args = [&giving_back[..], &others[..]].concat();
     let options = ["--memory", "64M", "--timeout", "60"];
-    let seen = guest::exec_with(&options, &program.path(), &args, b"");
+    let seen = guest::exec_with(&options, program.path(), &args, b"");
     let text = seen.text();
     let has = |line: String| text.lines().any(|its| its.starts_with(&line));
     for hog in giving_back.iter().skip(1) {
@@ -60,13 +60,13 @@ fn a_small_machine_survives_a_hog_of_each_kind() {
 
 #[test]
 fn limits_and_edges_are_those_of_the_host() {
-    oracle::assert_same(&Compiled::fixed("mm_limits").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("mm_limits").path(), &[], b"");
 }
 
 /// As many areas as a process may have, in bounded time.
 #[test]
 fn sixty_thousand_areas_stay_usable() {
-    oracle::assert_same(&Compiled::fixed("mm_areas").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("mm_areas").path(), &[], b"");
 }
 
 /// Growth, splits, joins and moves against readers and writers: fault-path.md, rows 15, 16 and 18.
@@ -107,7 +107,7 @@ fn random_memory_calls_answer_as_on_the_host() {
 
 /// What the C program `cow` prints for one of its parts, as on the host.
 fn cow(part: &str) {
-    oracle::assert_same(&Compiled::fixed("cow").path(), &[part], b"");
+    oracle::assert_same(Compiled::fixed("cow").path(), &[part], b"");
 }
 
 /// Row 8 of the known bugs (CVE-2016-5195).
@@ -129,7 +129,7 @@ fn memory_of_other_processes_is_reached_as_on_the_host() {
 
 #[test]
 fn proc_tells_the_same_figures_as_on_the_host() {
-    oracle::assert_same(&Compiled::fixed("figures").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("figures").path(), &[], b"");
 }
 
 /// Whether the host's kernel is that version or a later one.

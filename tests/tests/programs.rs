@@ -65,7 +65,7 @@ fn empty_stdin_ends_at_once() {
 #[test]
 fn null_dereference_is_139() {
     let program = Compiled::fixed("null");
-    let seen = oracle::assert_same(&program.path(), &[], b"");
+    let seen = oracle::assert_same(program.path(), &[], b"");
     assert_eq!(seen.status, 139);
     assert_eq!(seen.stdout, b"before\n");
 }
@@ -74,8 +74,8 @@ fn null_dereference_is_139() {
 fn arguments_environment_streams_and_status() {
     let program = Compiled::fixed("hello");
     let args = ["one", "", "two words", "ä€", "--with", "-v"];
-    let expected = oracle::run(&program.path(), &args, &["ANSWER=4 2".into()], b"");
-    let seen = guest::exec_with(&["--env", "ANSWER=4 2"], &program.path(), &args, b"");
+    let expected = oracle::run(program.path(), &args, &["ANSWER=4 2".into()], b"");
+    let seen = guest::exec_with(&["--env", "ANSWER=4 2"], program.path(), &args, b"");
     assert_eq!(
         (seen.text(), seen.complaints()),
         (expected.text(), expected.complaints())
@@ -105,7 +105,7 @@ fn files_and_working_directory() {
 
 #[test]
 fn malloc_and_qsort() {
-    oracle::assert_same(&Compiled::fixed("sort").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("sort").path(), &[], b"");
 }
 
 #[test]
@@ -119,12 +119,12 @@ fn static_pie() {
 
 #[test]
 fn signals_in_c() {
-    oracle::assert_same(&Compiled::fixed("signals").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("signals").path(), &[], b"");
 }
 
 #[test]
 fn processes_in_c() {
-    oracle::assert_same(&Compiled::fixed("processes").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("processes").path(), &[], b"");
 }
 
 #[test]
@@ -135,12 +135,12 @@ fn file_permissions_of_owner_group_others_and_root() {
         );
         return;
     }
-    oracle::assert_same(&Compiled::fixed("permissions").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("permissions").path(), &[], b"");
 }
 
 #[test]
 fn record_locks_of_processes_and_open_files_and_flock() {
-    oracle::assert_same(&Compiled::fixed("locks").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("locks").path(), &[], b"");
 }
 
 #[test]

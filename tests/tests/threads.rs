@@ -12,7 +12,7 @@ const STATIC_THREADS: &[&str] = &["-static", "-pthread"];
 /// Runs tests/c/NAME.c on both; the host has to find nothing wrong.
 fn same_as_on_linux(name: &str) {
     let program = Compiled::new(name, STATIC_THREADS);
-    let seen = assert_same(&program.path(), &[], b"");
+    let seen = assert_same(program.path(), &[], b"");
     assert_eq!(seen.status, 0, "{}", seen.text());
 }
 
@@ -67,7 +67,7 @@ fn posix_threads_of_musl() {
 /// The lines but for the last, which says whether the memory came back: other programs use the host's too.
 fn crowd(options: &[&str]) -> (String, String) {
     let program = Compiled::new("crowd", STATIC_THREADS);
-    let seen = guest::exec_with(options, &program.path(), &["10000"], b"");
+    let seen = guest::exec_with(options, program.path(), &["10000"], b"");
     assert_eq!(seen.status, 0, "{} {}", seen.text(), seen.complaints());
     let text = seen.text();
     let (said, memory) = text.trim_end().rsplit_once('\n').expect("lines");

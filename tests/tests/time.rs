@@ -6,7 +6,7 @@ use tests::programs::Compiled;
 /// Runs tests/c/NAME.c on both; the host has to find nothing wrong.
 fn same_as_on_linux(name: &str) {
     let program = Compiled::new(name, &["-static", "-pthread"]);
-    let seen = assert_same(&program.path(), &[], b"");
+    let seen = assert_same(program.path(), &[], b"");
     assert_eq!(seen.status, 0, "{}", seen.text());
 }
 

@@ -5,12 +5,13 @@ use tests::{guest, oracle};
 
 #[test]
 fn userfaultfd_answers_as_on_the_host() {
-    oracle::assert_same(&Compiled::fixed("userfault").path(), &[], b"");
+    oracle::assert_same(Compiled::fixed("userfault").path(), &[], b"");
 }
 
 /// One case of `tests/c/userfault_waits.c`, in the guest and on the host.
 fn same_wait(case: &str) -> String {
-    let program = Compiled::fixed("userfault_waits").path();
+    let compiled = Compiled::fixed("userfault_waits");
+    let program = compiled.path();
     let expected = oracle::run(&program, &[case], &[], b"");
     let seen = guest::exec(&program, &[case]);
     oracle::assert_same_report(case, &seen, &expected);

@@ -75,7 +75,7 @@ fn start(body: Body, argument: *mut c_void) -> libc::pthread_t {
         libc::pthread_create(
             &mut thread,
             std::ptr::null(),
-            std::mem::transmute::<Body, _>(body),
+            body,
             argument,
         )
     };
