@@ -12,8 +12,8 @@ fn userfaultfd_answers_as_on_the_host() {
 fn same_wait(case: &str) -> String {
     let compiled = Compiled::fixed("userfault_waits");
     let program = compiled.path();
-    let expected = oracle::run(&program, &[case], &[], b"");
-    let seen = guest::exec(&program, &[case]);
+    let expected = oracle::run(program, &[case], &[], b"");
+    let seen = guest::exec(program, &[case]);
     oracle::assert_same_report(case, &seen, &expected);
     assert!(seen.text().ends_with("end\n"), "{}", seen.complaints());
     seen.text()

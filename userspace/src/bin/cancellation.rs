@@ -71,14 +71,7 @@ extern "C" fn clean(_: *mut c_void) {
 fn start(body: Body, argument: *mut c_void) -> libc::pthread_t {
     let mut thread = 0;
     // SAFETY: no attributes; what the argument is belongs to the body.
-    let made = unsafe {
-        libc::pthread_create(
-            &mut thread,
-            std::ptr::null(),
-            body,
-            argument,
-        )
-    };
+    let made = unsafe { libc::pthread_create(&mut thread, std::ptr::null(), body, argument) };
     assert_eq!(made, 0, "pthread_create");
     std::thread::sleep(Duration::from_millis(20));
     thread
