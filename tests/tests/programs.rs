@@ -111,7 +111,7 @@ fn malloc_and_qsort() {
 #[test]
 fn static_pie() {
     oracle::assert_same(
-        &Compiled::new("sort", &["-static-pie", "-fPIE"]).path(),
+        Compiled::new("sort", &["-static-pie", "-fPIE"]).path(),
         &[],
         b"",
     );
