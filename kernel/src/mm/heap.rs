@@ -1,7 +1,8 @@
 //! The kernel heap: linked_list_allocator over a range of kernel addresses that grows by frames.
 //!
-//! The allocator searches its free blocks from the first on. So small blocks go to lists by size when they are freed, and come from
-//! there in constant time; they are never joined to larger ones again.
+//! Small blocks are not there but in pages of their own, which come and go ([`super::slab`]). The allocator searches its free blocks from
+//! the first on; so blocks of middle size go to lists when they are freed, and come from there in constant time; they are never joined
+//! to larger ones again.
 //!
 //! Not used on the fault, signal and switch paths. Lock rank: HEAP; frames and kernel page tables are taken under it.
 
@@ -12,6 +13,7 @@ use linked_list_allocator::Heap;
 
 use super::addr::PAGE_SIZE;
 use super::frame::{Frame, Purpose, free_frames};
+use super::slab::{GRAIN, LARGEST, Slabs};
 use crate::arch::map_kernel_page;
 use crate::errno::OutOfMemory;
 use crate::sync::{IrqLock, rank};
@@ -26,8 +28,6 @@ const STEP: usize = 256 << 10;
 
 /// Blocks up to this size are kept in lists.
 const LARGEST_LISTED: usize = 16 << 10;
-/// Their sizes are multiples of this, which is also their alignment.
-const GRAIN: usize = 64;
 
 /// A free block of a list, in its own memory.
 struct FreeBlock {
@@ -37,6 +37,7 @@ struct FreeBlock {
 struct KernelHeap {
     heap: Heap,
     size: usize,
+    slabs: Slabs,
     /// Free blocks of 1, 2, ... grains.
     lists: [Option<NonNull<FreeBlock>>; LARGEST_LISTED / GRAIN],
 }
@@ -52,6 +53,7 @@ static GLOBAL: Global = Global(IrqLock::new(
     KernelHeap {
         heap: Heap::empty(),
         size: 0,
+        slabs: Slabs::new(),
         lists: [None; LARGEST_LISTED / GRAIN],
     },
 ));
@@ -105,6 +107,11 @@ impl KernelHeap {
     }
 }
 
+/// Whether blocks of a layout are in pages of their own.
+fn is_small(layout: Layout) -> bool {
+    layout.size() <= LARGEST && layout.align() <= GRAIN
+}
+
 /// The list for blocks of a layout, and the layout that they all have; `None` for blocks without a list.
 fn list_of(layout: Layout) -> Option<(usize, Layout)> {
     if layout.size() > LARGEST_LISTED || layout.align() > GRAIN {
@@ -117,6 +124,9 @@ fn list_of(layout: Layout) -> Option<(usize, Layout)> {
 
 impl KernelHeap {
     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        if is_small(layout) {
+            return self.slabs.allocate(layout.size());
+        }
         let Some((list, block)) = list_of(layout) else {
             return self.take_from_heap(layout);
         };
@@ -139,6 +149,10 @@ impl KernelHeap {
     /// # Safety
     /// `block` came from [`KernelHeap::allocate`] with the same layout, and is not used any more.
     unsafe fn free(&mut self, block: NonNull<u8>, layout: Layout) {
+        if is_small(layout) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.slabs.free(block, layout.size()) };
+        }
         match list_of(layout) {
             Some((list, _)) => {
                 let free = block.cast::<FreeBlock>();

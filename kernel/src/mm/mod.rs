@@ -25,6 +25,8 @@ pub mod remap;
 pub mod remote;
 pub mod reverse_map;
 pub mod rss;
+#[cfg(target_os = "none")]
+mod slab;
 pub mod space;
 pub mod stack;
 #[cfg(all(test, not(target_os = "none")))]
