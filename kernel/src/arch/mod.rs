@@ -152,7 +152,7 @@ pub enum Exit {
 #[cfg(target_os = "none")]
 pub use imp::pci;
 
-/// For kernel memory management on hardware: `fn map_kernel_page(address, Frame) -> Result<(), OutOfMemory>` · `fn phys_of(address) ->
-/// Option<u64>` · `fn map_device(phys: u64, size: usize) -> Result<NonNull<u8>, OutOfMemory>`: a device's registers, uncached, for good.
+/// For kernel memory management on hardware: `fn map_kernel_page(address, Frame) -> Result<(), OutOfMemory>` · `fn unmap_kernel_page(address)
+/// -> Option<Frame>` · `fn phys_of(address) -> Option<u64>` · `fn map_device(phys: u64, size: usize) -> Result<NonNull<u8>, OutOfMemory>`: a device's registers, uncached, for good.
 #[cfg(target_os = "none")]
-pub use imp::{map_device, map_kernel_page, phys_of};
+pub use imp::{map_device, map_kernel_page, phys_of, unmap_kernel_page};

@@ -1,8 +1,9 @@
-//! The kernel heap: linked_list_allocator over a range of kernel addresses that grows by frames.
+//! The kernel heap: three ways to a block, by its size.
 //!
-//! Small blocks are not there but in pages of their own, which come and go ([`super::slab`]). The allocator searches its free blocks from
-//! the first on; so blocks of middle size go to lists when they are freed, and come from there in constant time; they are never joined
-//! to larger ones again.
+//! Small blocks are in pages that hold one size ([`super::slab`]), large ones in pages of their own ([`super::vmalloc`]): both give their
+//! frames back. What is between, or has an unusual alignment, comes from linked_list_allocator over a range of kernel addresses that
+//! grows by frames. That one searches its free blocks from the first on; so what is freed goes to lists by size and comes from there in
+//! constant time, and is never joined to larger blocks again.
 //!
 //! Not used on the fault, signal and switch paths. Lock rank: HEAP; frames and kernel page tables are taken under it.
 
@@ -13,7 +14,8 @@ use linked_list_allocator::Heap;
 
 use super::addr::PAGE_SIZE;
 use super::frame::{Frame, Purpose, free_frames};
-use super::slab::{GRAIN, LARGEST, Slabs};
+use super::slab::{self, GRAIN, Slabs};
+use super::vmalloc::LargeBlocks;
 use crate::arch::map_kernel_page;
 use crate::errno::OutOfMemory;
 use crate::sync::{IrqLock, rank};
@@ -22,11 +24,11 @@ use crate::sync::{IrqLock, rank};
 const BASE: usize = 0xffff_e800_0000_0000;
 /// It never gets larger than this.
 const MAX_SIZE: usize = 64 << 30;
-const INITIAL_SIZE: usize = 1 << 20;
+const INITIAL_SIZE: usize = 256 << 10;
 /// It grows by at least this much.
-const STEP: usize = 256 << 10;
+const STEP: usize = 64 << 10;
 
-/// Blocks up to this size are kept in lists.
+/// Blocks up to this size are kept in lists; larger ones have pages of their own.
 const LARGEST_LISTED: usize = 16 << 10;
 
 /// A free block of a list, in its own memory.
@@ -38,6 +40,7 @@ struct KernelHeap {
     heap: Heap,
     size: usize,
     slabs: Slabs,
+    large: LargeBlocks,
     /// Free blocks of 1, 2, ... grains.
     lists: [Option<NonNull<FreeBlock>>; LARGEST_LISTED / GRAIN],
 }
@@ -54,6 +57,7 @@ static GLOBAL: Global = Global(IrqLock::new(
         heap: Heap::empty(),
         size: 0,
         slabs: Slabs::new(),
+        large: LargeBlocks::new(),
         lists: [None; LARGEST_LISTED / GRAIN],
     },
 ));
@@ -107,28 +111,39 @@ impl KernelHeap {
     }
 }
 
-/// Whether blocks of a layout are in pages of their own.
-fn is_small(layout: Layout) -> bool {
-    layout.size() <= LARGEST && layout.align() <= GRAIN
+/// Who has the blocks of a layout.
+enum Place {
+    Slab,
+    /// The list of this number, all of whose blocks have this layout.
+    List(usize, Layout),
+    Pages,
+    /// The allocator below, without a list.
+    Heap,
 }
 
-/// The list for blocks of a layout, and the layout that they all have; `None` for blocks without a list.
-fn list_of(layout: Layout) -> Option<(usize, Layout)> {
-    if layout.size() > LARGEST_LISTED || layout.align() > GRAIN {
-        return None;
+impl Place {
+    fn of(layout: Layout) -> Place {
+        let size = layout.size();
+        match layout.align() {
+            ..=GRAIN if size <= slab::LARGEST => Place::Slab,
+            ..=GRAIN if size <= LARGEST_LISTED => {
+                let grains = size.div_ceil(GRAIN);
+                Layout::from_size_align(grains * GRAIN, GRAIN)
+                    .map_or(Place::Heap, |block| Place::List(grains - 1, block))
+            }
+            ..=PAGE_SIZE if size > LARGEST_LISTED => Place::Pages,
+            _ => Place::Heap,
+        }
     }
-    let grains = layout.size().div_ceil(GRAIN).max(1);
-    let block = Layout::from_size_align(grains * GRAIN, GRAIN).ok()?;
-    Some((grains - 1, block))
 }
 
 impl KernelHeap {
     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        if is_small(layout) {
-            return self.slabs.allocate(layout.size());
-        }
-        let Some((list, block)) = list_of(layout) else {
-            return self.take_from_heap(layout);
+        let (list, block) = match Place::of(layout) {
+            Place::Slab => return self.slabs.allocate(layout.size()),
+            Place::Pages => return self.large.allocate(layout.size()),
+            Place::Heap => return self.take_from_heap(layout),
+            Place::List(list, block) => (list, block),
         };
         let Some(free) = self.lists[list] else {
             return self.take_from_heap(block);
@@ -149,12 +164,14 @@ impl KernelHeap {
     /// # Safety
     /// `block` came from [`KernelHeap::allocate`] with the same layout, and is not used any more.
     unsafe fn free(&mut self, block: NonNull<u8>, layout: Layout) {
-        if is_small(layout) {
+        match Place::of(layout) {
             // SAFETY: the caller's promise.
-            return unsafe { self.slabs.free(block, layout.size()) };
-        }
-        match list_of(layout) {
-            Some((list, _)) => {
+            Place::Slab => unsafe { self.slabs.free(block, layout.size()) },
+            // SAFETY: the caller's promise.
+            Place::Pages => unsafe { self.large.free(block, layout.size()) },
+            // SAFETY: the caller's promise.
+            Place::Heap => unsafe { self.heap.deallocate(block, layout) },
+            Place::List(list, _) => {
                 let free = block.cast::<FreeBlock>();
                 // SAFETY: the block is free now, and a grain is large and aligned enough.
                 unsafe {
@@ -164,8 +181,6 @@ impl KernelHeap {
                 }
                 self.lists[list] = Some(free);
             }
-            // SAFETY: the caller's promise.
-            None => unsafe { self.heap.deallocate(block, layout) },
         }
     }
 }
@@ -198,16 +213,16 @@ mod tests {
 
     #[test_case]
     fn the_heap_grows_and_keeps_what_is_in_it() {
-        const BLOCKS: usize = 64;
-        const BLOCK: usize = 100_000;
+        const BLOCKS: usize = 640;
+        const BLOCK: usize = 10_000;
         let before = GLOBAL.0.lock().size;
-        let mut blocks: Vec<Vec<u8>> = Vec::new();
-        for index in 0..BLOCKS {
-            let mut block = Vec::new();
+        let block = |index: usize| {
+            let mut block: Vec<u8> = Vec::new();
             assert!(block.try_reserve_exact(BLOCK).is_ok());
             block.resize(BLOCK, index as u8);
-            blocks.push(block);
-        }
+            block
+        };
+        let blocks: Vec<_> = (0..BLOCKS).map(block).collect();
         let grown = GLOBAL.0.lock().size;
         assert!(grown > before && grown.is_multiple_of(PAGE_SIZE));
         for (index, block) in blocks.iter().enumerate() {
@@ -215,7 +230,7 @@ mod tests {
         }
         drop(blocks);
         // What was given back is used again.
-        let again: Vec<u8> = Vec::with_capacity(BLOCKS * BLOCK / 2);
+        let again: Vec<_> = (0..BLOCKS).map(block).collect();
         assert_eq!(GLOBAL.0.lock().size, grown);
         drop(again);
     }

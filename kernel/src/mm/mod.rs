@@ -35,6 +35,8 @@ mod translations;
 pub mod uaccess;
 pub mod userfault;
 pub mod vma;
+#[cfg(target_os = "none")]
+mod vmalloc;
 
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, page_align_down, page_align_up};
 pub use space::Mm;

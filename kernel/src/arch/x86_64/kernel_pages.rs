@@ -192,7 +192,7 @@ pub fn map_device(phys: u64, size: usize) -> Result<NonNull<u8>, OutOfMemory> {
 }
 
 /// Unmaps a page of [`map_kernel_page`]; its frame comes back.
-pub(super) fn unmap_kernel_page(address: usize) -> Option<Frame> {
+pub fn unmap_kernel_page(address: usize) -> Option<Frame> {
     let _edit = EDIT.lock();
     let at = find_entry(address)?;
     // SAFETY: the entry was made by `map_kernel_page`, which put a reference in; the translation is flushed before the frame is anybody's.

@@ -30,7 +30,9 @@ pub mod time;
 mod uaccess;
 pub mod vdso;
 
-pub use kernel_pages::{copy_frame, frame_ptr, map_device, map_kernel_page, phys_of, zero_frame};
+pub use kernel_pages::{
+    copy_frame, frame_ptr, map_device, map_kernel_page, phys_of, unmap_kernel_page, zero_frame,
+};
 pub use page_table::{PageTable, TlbFlush};
 pub use percpu::{current, set_current};
 pub use regs::{PtRegs, TrapInfo};
