@@ -46,7 +46,7 @@ fn programs_that_cannot_run_are_refused() {
     refuses(&file("text", b"#!/bin/sh\necho hi\n"), &["not an ELF file"]);
     refuses(&file("empty", b""), &["not an ELF file"]);
     refuses(
-        &Compiled::new("hello", &[]).path(),
+        Compiled::new("hello", &[]).path(),
         &["dynamically linked", "-static"],
     );
 

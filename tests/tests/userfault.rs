@@ -15,7 +15,6 @@ fn same_wait(case: &str) -> String {
     let expected = oracle::run(program, &[case], &[], b"");
     let seen = guest::exec(program, &[case]);
     oracle::assert_same_report(case, &seen, &expected);
-    assert!(seen.text().ends_with("end\n"), "{}", seen.complaints());
     seen.text()
 }
 
