@@ -3,6 +3,7 @@
 //! The tests drive the binary `boot` as a user does, and compare what a program prints and how it ends with what the same binary does
 //! on the host.
 
+mod fresh;
 pub mod guest;
 pub mod oracle;
 pub mod programs;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use boot::config;
 
+use crate::fresh;
 use crate::guest;
 use crate::run::{self, Finished};
 
@@ -26,7 +27,7 @@ pub fn run(program: &Path, args: &[&str], env: &[OsString], stdin: &[u8]) -> Fin
             std::ffi::OsStr::from_bytes(&bytes[at + 1..]),
         );
     }
-    run::run(&mut command, stdin, LIMIT)
+    run::run(fresh::with_default_signals(&mut command), stdin, LIMIT)
 }
 
 /// Asserts that a program prints the same and ends in the same way in the guest, byte for byte.

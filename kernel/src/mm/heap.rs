@@ -1,9 +1,9 @@
 //! The kernel heap: three ways to a block, by its size.
 //!
-//! Small blocks are in pages that hold one size ([`super::slab`]), large ones in pages of their own ([`super::vmalloc`]): both give their
-//! frames back. What is between, or has an unusual alignment, comes from linked_list_allocator over a range of kernel addresses that
-//! grows by frames. That one searches its free blocks from the first on; so what is freed goes to lists by size and comes from there in
-//! constant time, and is never joined to larger blocks again.
+//! Small blocks are in spans that hold one size ([`super::slab`]), large ones in pages of their own ([`super::vmalloc`]): both give their
+//! memory back. What is between, or has an unusual alignment, comes from linked_list_allocator over a range of kernel addresses that grows
+//! by frames. That one searches its free blocks from the first on; so what is freed goes to lists by size and comes from there in constant
+//! time, and is never joined to larger blocks again.
 //!
 //! Not used on the fault, signal and switch paths. Lock rank: HEAP; frames and kernel page tables are taken under it.
 
@@ -140,7 +140,7 @@ impl Place {
 impl KernelHeap {
     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         let (list, block) = match Place::of(layout) {
-            Place::Slab => return self.slabs.allocate(layout.size()),
+            Place::Slab => return self.slabs.allocate(layout.size(), &mut self.large),
             Place::Pages => return self.large.allocate(layout.size()),
             Place::Heap => return self.take_from_heap(layout),
             Place::List(list, block) => (list, block),
@@ -166,7 +166,7 @@ impl KernelHeap {
     unsafe fn free(&mut self, block: NonNull<u8>, layout: Layout) {
         match Place::of(layout) {
             // SAFETY: the caller's promise.
-            Place::Slab => unsafe { self.slabs.free(block, layout.size()) },
+            Place::Slab => unsafe { self.slabs.free(block, layout.size(), &mut self.large) },
             // SAFETY: the caller's promise.
             Place::Pages => unsafe { self.large.free(block, layout.size()) },
             // SAFETY: the caller's promise.
@@ -214,7 +214,7 @@ mod tests {
     #[test_case]
     fn the_heap_grows_and_keeps_what_is_in_it() {
         const BLOCKS: usize = 640;
-        const BLOCK: usize = 10_000;
+        const BLOCK: usize = 15_000;
         let before = GLOBAL.0.lock().size;
         let block = |index: usize| {
             let mut block: Vec<u8> = Vec::new();

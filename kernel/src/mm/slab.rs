@@ -1,8 +1,9 @@
-//! Small blocks of the kernel heap: each page holds blocks of one size, and goes back to the frame allocator when the last of them is
-//! free, so that memory which one program made the kernel use is there for the next.
+//! Small blocks of the kernel heap: each span of memory holds blocks of one size, and goes back when the last of them is free, so that
+//! memory which one program made the kernel use is there for the next.
 //!
-//! A page begins with its header. Pages with a free block are in a list by size; so taking and giving back cost the same however many
-//! there are. One page of each size is kept when it is empty, lest a single block come and go with its page.
+//! A span is a page for the smaller sizes, some pages of [`super::vmalloc`] for the larger ones. It begins with its header. Spans with a
+//! free block are in a list by size; so taking and giving back cost the same however many there are. One span of each size is kept when
+//! it is empty, lest a single block come and go with its span.
 //!
 //! Locked by the heap (rank HEAP); frames are taken under that lock.
 
@@ -10,83 +11,149 @@ use core::ptr::{self, NonNull};
 
 use super::addr::PAGE_SIZE;
 use super::frame::{Frame, FrameNumber, Purpose};
+use super::vmalloc::LargeBlocks;
 use crate::arch;
 
 /// Sizes are multiples of this, which is also the alignment of all blocks.
 pub const GRAIN: usize = 64;
-/// The largest block: two fit in a page beside its header.
-pub const LARGEST: usize = (PAGE_SIZE - GRAIN) / 2 / GRAIN * GRAIN;
-const SIZES: usize = LARGEST / GRAIN;
+/// The largest block in a page: two fit beside the header.
+const LARGEST_IN_PAGE: usize = (PAGE_SIZE - GRAIN) / 2 / GRAIN * GRAIN;
+const PAGE_CLASSES: usize = LARGEST_IN_PAGE / GRAIN;
 
-/// The header of a page; blocks follow after one grain.
-struct Page {
-    prev: *mut Page,
-    next: *mut Page,
+/// Sizes of blocks in larger spans are multiples of this.
+const COARSE: usize = 512;
+/// Bytes of a larger span, which is aligned to its size.
+const LARGE_SPAN: usize = 8 * PAGE_SIZE;
+/// The largest block: three fit in a span beside its header.
+pub const LARGEST: usize = (LARGE_SPAN - GRAIN) / 3 / COARSE * COARSE;
+/// The multiples of [`COARSE`] that fit in a page: not used.
+const SKIPPED: usize = LARGEST_IN_PAGE / COARSE;
+const CLASSES: usize = PAGE_CLASSES + LARGEST / COARSE - SKIPPED;
+
+/// The blocks of one size.
+#[derive(Clone, Copy)]
+struct Class(usize);
+
+impl Class {
+    /// The class of the smallest blocks for `bytes`, at most [`LARGEST`].
+    fn of(bytes: usize) -> Class {
+        Class(if bytes <= LARGEST_IN_PAGE {
+            bytes.max(1).div_ceil(GRAIN) - 1
+        } else {
+            PAGE_CLASSES + bytes.div_ceil(COARSE) - 1 - SKIPPED
+        })
+    }
+
+    fn is_in_page(self) -> bool {
+        self.0 < PAGE_CLASSES
+    }
+
+    /// Bytes of a block.
+    fn size(self) -> usize {
+        if self.is_in_page() {
+            (self.0 + 1) * GRAIN
+        } else {
+            (self.0 - PAGE_CLASSES + 1 + SKIPPED) * COARSE
+        }
+    }
+
+    /// Bytes of a span.
+    fn span(self) -> usize {
+        if self.is_in_page() {
+            PAGE_SIZE
+        } else {
+            LARGE_SPAN
+        }
+    }
+
+    /// Blocks of a span.
+    fn capacity(self) -> u16 {
+        ((self.span() - GRAIN) / self.size()) as u16
+    }
+}
+
+/// Memory for a span of a class, and the frame if it is a page.
+fn take_span(
+    class: Class,
+    large: &mut LargeBlocks,
+) -> Option<(NonNull<Span>, Option<FrameNumber>)> {
+    if class.is_in_page() {
+        let frame = Frame::alloc(Purpose::Kernel).ok()?.into_raw();
+        Some((NonNull::new(arch::frame_ptr(frame).cast())?, Some(frame)))
+    } else {
+        Some((large.allocate(LARGE_SPAN)?.cast(), None))
+    }
+}
+
+/// # Safety
+/// The span came from [`take_span`], with this frame, and nobody uses it any more.
+unsafe fn give_span_back(span: NonNull<Span>, frame: Option<FrameNumber>, large: &mut LargeBlocks) {
+    match frame {
+        // SAFETY: the reference to the frame was given up when it was taken.
+        Some(frame) => drop(unsafe { Frame::from_raw(frame) }),
+        // SAFETY: it came from there, with the same size.
+        None => unsafe { large.free(span.cast(), LARGE_SPAN) },
+    }
+}
+
+/// The header of a span; blocks follow after one grain.
+struct Span {
+    prev: *mut Span,
+    next: *mut Span,
     free: *mut FreeBlock,
-    frame: FrameNumber,
+    /// Of a span that is a page.
+    frame: Option<FrameNumber>,
     /// Blocks in use.
     used: u16,
     /// Blocks that were ever in use: those behind are not in the list of free ones.
     carved: u16,
-    /// Bytes of a block.
-    size: u16,
 }
 
-const _: () = assert!(size_of::<Page>() <= GRAIN);
+const _: () = assert!(size_of::<Span>() <= GRAIN);
 
-/// A free block of a page, in its own memory.
+/// A free block of a span, in its own memory.
 struct FreeBlock {
     next: *mut FreeBlock,
 }
 
-impl Page {
-    fn capacity(&self) -> u16 {
-        ((PAGE_SIZE - GRAIN) / self.size as usize) as u16
-    }
-
-    fn is_full(&self) -> bool {
-        self.used == self.capacity()
-    }
-}
-
-/// The pages with free blocks, by size.
+/// The spans with free blocks, by size.
 pub struct Slabs {
-    partial: [*mut Page; SIZES],
+    partial: [*mut Span; CLASSES],
 }
 
-// SAFETY: pages are the slabs' alone.
+// SAFETY: spans are the slabs' alone.
 unsafe impl Send for Slabs {}
 
 impl Slabs {
     pub const fn new() -> Slabs {
         Slabs {
-            partial: [ptr::null_mut(); SIZES],
+            partial: [ptr::null_mut(); CLASSES],
         }
     }
 
     /// A block of `bytes`, at most [`LARGEST`], aligned to [`GRAIN`]. `None` if there is no memory.
-    pub fn allocate(&mut self, bytes: usize) -> Option<NonNull<u8>> {
-        let index = index_of(bytes);
-        if self.partial[index].is_null() {
-            self.partial[index] = new_page(index)?;
+    pub fn allocate(&mut self, bytes: usize, large: &mut LargeBlocks) -> Option<NonNull<u8>> {
+        let class = Class::of(bytes);
+        if self.partial[class.0].is_null() {
+            self.partial[class.0] = new_span(class, large)?.as_ptr();
         }
-        let at = self.partial[index];
-        // SAFETY: pages in a list are initialised and the slabs' alone, and have a free block: one in the list of free ones, or one that
+        let at = self.partial[class.0];
+        // SAFETY: spans in a list are initialised and the slabs' alone, and have a free block: one in the list of free ones, or one that
         // was never used.
         unsafe {
-            let page = &mut *at;
-            page.used += 1;
-            let block = if page.free.is_null() {
-                let offset = GRAIN + page.carved as usize * page.size as usize;
-                page.carved += 1;
+            let span = &mut *at;
+            span.used += 1;
+            let block = if span.free.is_null() {
+                let offset = GRAIN + span.carved as usize * class.size();
+                span.carved += 1;
                 at.cast::<u8>().add(offset)
             } else {
-                let block = page.free;
-                page.free = (*block).next;
+                let block = span.free;
+                span.free = (*block).next;
                 block.cast()
             };
-            if (*at).is_full() {
-                self.unlink(at, index);
+            if (*at).used == class.capacity() {
+                self.unlink(at, class);
             }
             NonNull::new(block)
         }
@@ -94,37 +161,36 @@ impl Slabs {
 
     /// # Safety
     /// `block` came from [`Slabs::allocate`] with the same size, and is not used any more.
-    pub unsafe fn free(&mut self, block: NonNull<u8>, bytes: usize) {
-        let index = index_of(bytes);
+    pub unsafe fn free(&mut self, block: NonNull<u8>, bytes: usize, large: &mut LargeBlocks) {
+        let class = Class::of(bytes);
         let at = block
             .as_ptr()
-            .map_addr(|addr| addr & !(PAGE_SIZE - 1))
-            .cast::<Page>();
-        // SAFETY: blocks lie behind the header of their page, which is the slabs' own; the block is free now, and large enough.
-        let frame = unsafe {
-            let was_full = (*at).is_full();
+            .map_addr(|addr| addr & !(class.span() - 1))
+            .cast::<Span>();
+        // SAFETY: blocks lie behind the header of their span, which is the slabs' own; the block is free now, and large enough.
+        unsafe {
+            let was_full = (*at).used == class.capacity();
             let block = block.as_ptr().cast::<FreeBlock>();
             block.write(FreeBlock { next: (*at).free });
             (*at).free = block;
             (*at).used -= 1;
             if was_full {
-                self.link(at, index);
+                self.link(at, class);
             }
             let is_only_one = (*at).prev.is_null() && (*at).next.is_null();
             if (*at).used > 0 || is_only_one {
                 return;
             }
-            self.unlink(at, index);
-            Frame::from_raw((*at).frame)
-        };
-        drop(frame);
+            self.unlink(at, class);
+            give_span_back(NonNull::new_unchecked(at), (*at).frame, large);
+        }
     }
 
     /// # Safety
-    /// The page is in no list.
-    unsafe fn link(&mut self, at: *mut Page, index: usize) {
-        let next = core::mem::replace(&mut self.partial[index], at);
-        // SAFETY: pages in lists are valid, and so is the caller's.
+    /// The span is in no list.
+    unsafe fn link(&mut self, at: *mut Span, class: Class) {
+        let next = core::mem::replace(&mut self.partial[class.0], at);
+        // SAFETY: spans in lists are valid, and so is the caller's.
         unsafe {
             (*at).prev = ptr::null_mut();
             (*at).next = next;
@@ -135,14 +201,14 @@ impl Slabs {
     }
 
     /// # Safety
-    /// The page is in the list.
-    unsafe fn unlink(&mut self, at: *mut Page, index: usize) {
-        // SAFETY: pages in lists are valid.
+    /// The span is in the list.
+    unsafe fn unlink(&mut self, at: *mut Span, class: Class) {
+        // SAFETY: spans in lists are valid.
         unsafe {
             let (prev, next) = ((*at).prev, (*at).next);
             match prev.as_mut() {
                 Some(prev) => prev.next = next,
-                None => self.partial[index] = next,
+                None => self.partial[class.0] = next,
             }
             if let Some(next) = next.as_mut() {
                 next.prev = prev;
@@ -153,52 +219,72 @@ impl Slabs {
     }
 }
 
-fn index_of(bytes: usize) -> usize {
-    bytes.max(1).div_ceil(GRAIN) - 1
-}
-
-fn new_page(index: usize) -> Option<*mut Page> {
-    let frame = Frame::alloc(Purpose::Kernel).ok()?.into_raw();
-    let at = arch::frame_ptr(frame).cast::<Page>();
-    // SAFETY: the frame is new and covered by the direct map.
+fn new_span(class: Class, large: &mut LargeBlocks) -> Option<NonNull<Span>> {
+    let (at, frame) = take_span(class, large)?;
+    // SAFETY: the memory is new and nobody else's.
     unsafe {
-        at.write(Page {
+        at.write(Span {
             prev: ptr::null_mut(),
             next: ptr::null_mut(),
             free: ptr::null_mut(),
             frame,
             used: 0,
             carved: 0,
-            size: ((index + 1) * GRAIN) as u16,
         });
     }
     Some(at)
 }
 
-#[cfg(all(test, target_os = "none"))]
+#[cfg(test)]
 mod tests {
-    use alloc::boxed::Box;
     use alloc::vec::Vec;
 
+    use super::*;
     use crate::mm::frame::free_frames;
 
+    fn block(bytes: usize, value: u8) -> Vec<u8> {
+        let mut block = Vec::new();
+        assert!(block.try_reserve_exact(bytes).is_ok());
+        block.resize(bytes, value);
+        block
+    }
+
     #[test_case]
-    fn pages_of_small_blocks_come_back_in_whatever_order_they_are_freed() {
-        let free = free_frames();
-        let mut blocks: Vec<Option<Box<[u64; 40]>>> = Vec::new();
-        assert!(blocks.try_reserve_exact(2000).is_ok());
-        let table = free - free_frames();
-        for n in 0..2000 {
-            blocks.push(Box::try_new([n; 40]).ok());
+    fn every_size_has_the_smallest_class_that_holds_it() {
+        let mut last = 0;
+        for bytes in 1..=LARGEST {
+            let class = Class::of(bytes);
+            assert!(class.0 < CLASSES && class.size() >= bytes && class.capacity() >= 2);
+            assert!(class.0 == 0 || Class(class.0 - 1).size() < bytes);
+            assert!(class.0 == last || class.0 == last + 1);
+            last = class.0;
         }
-        assert!(free - free_frames() > 150);
-        for step in [7, 3, 1] {
-            for n in (0..2000).step_by(step) {
-                if let Some(block) = blocks[n].take() {
-                    assert!(block.iter().all(|&word| word == n as u64));
+        assert_eq!(last, CLASSES - 1);
+    }
+
+    #[test_case]
+    fn spans_come_back_in_whatever_order_their_blocks_are_freed() {
+        for bytes in [320, 6000] {
+            let free = free_frames();
+            let mut blocks: Vec<Option<Vec<u8>>> =
+                (0..1000).map(|n| Some(block(bytes, n as u8))).collect();
+            assert!(free - free_frames() > 1000 * bytes / PAGE_SIZE);
+            for step in [7, 3, 1] {
+                for n in (0..blocks.len()).step_by(step) {
+                    if let Some(block) = blocks[n].take() {
+                        assert!(block.iter().all(|&byte| byte == n as u8));
+                    }
                 }
             }
+            drop(blocks);
+            // What stays: a span of each of two sizes, and of the larger ones a page each and their page tables.
+            let spans = 1000usize.div_ceil(Class::of(bytes).capacity() as usize);
+            let kept = if Class::of(bytes).is_in_page() {
+                0
+            } else {
+                spans + 8
+            };
+            assert!(free - free_frames() <= kept + 16);
         }
-        assert!(free - free_frames() <= table + 1);
     }
 }
