@@ -54,6 +54,29 @@ pub fn assert_same(program: &Path, args: &[&str], stdin: &[u8]) -> Finished {
     seen
 }
 
+/// Asserts that a program that is called as `PROGRAM FIRST COUNT ...`, and prints a line for each seed, prints the same in the guest. The
+/// first seed that differs is run alone, so that its steps are compared.
+pub fn assert_same_seeds(program: &Path, args: &[&str]) {
+    let expected = run(program, args, &[], b"").text();
+    let seen = guest::exec(program, args);
+    assert_eq!(seen.status, 0, "{}", seen.complaints());
+    let text = seen.text();
+    let count: usize = args[1].parse().expect("a number of seeds");
+    assert_eq!(expected.lines().count(), count);
+    assert_eq!(text.lines().count(), count);
+    let different = expected
+        .lines()
+        .zip(text.lines())
+        .find(|(host, here)| host != here);
+    if let Some((host, _)) = different {
+        let seed = host.split(':').next().unwrap_or(host);
+        let mut alone = args.to_vec();
+        alone[..2].copy_from_slice(&[seed, "1"]);
+        assert_same(program, &alone, b"");
+        panic!("seed {seed} differs only after those before it");
+    }
+}
+
 /// Asserts that a step-by-step report ends in the same way and says the same, but for the lines that may differ.
 pub fn assert_same_report(name: &str, seen: &Finished, expected: &Finished) {
     let (seen_text, expected_text) = (seen.text(), expected.text());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use tests::guest;
-use tests::oracle::assert_same;
+use tests::oracle::{assert_same, assert_same_seeds};
 use tests::programs::{Compiled, userspace};
 
 const STATIC_THREADS: &[&str] = &["-static", "-pthread"];
@@ -29,6 +29,17 @@ fn ends_stops_and_programs() {
 #[test]
 fn family_and_descriptors() {
     same_as_on_linux("family");
+}
+
+/// 2,000 sequences of 40 random steps each, in one boot: signals, masks, actions, alternate stacks, threads and children.
+#[test]
+fn random_signal_calls_answer_as_on_the_host() {
+    assert_same_seeds(userspace("signal-fuzz"), &["1", "2000"]);
+}
+
+#[test]
+fn a_million_signals_among_fifty_threads() {
+    same_as_on_linux("signal_flood");
 }
 
 #[test]
