@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::Bench;
 use crate::cargo;
 use crate::conformance::Conformance;
 use crate::image::Firmware;
@@ -47,6 +48,11 @@ pub enum Command {
     /// The suite is fetched from the machine's Debian archive and built when it is needed. The exit status is 1 if any program passes on
     /// Linux and not in the guest.
     Conformance(Conformance),
+    /// Measures what operations cost in instructions, here and under Linux
+    ///
+    /// Every figure is a number of instructions on the deterministic machine and the same from run to run. Debian's Linux kernels are
+    /// fetched from the machine's Debian archive when they are needed.
+    Bench(Bench),
     /// Boots a test image of the kernel and shows its tests (cargo's runner for the kernel's target)
     TestImage {
         /// The test image's ELF file

@@ -23,7 +23,9 @@ use crate::session::{self, End, Event, Machine, Outcome, Output, Root};
 use crate::stdin::Input;
 use crate::table::{self, Row};
 use crate::with::With;
-use crate::{cargo, conformance, interrupt, kernel_tests, memfile, program, report, workspace};
+use crate::{
+    bench, cargo, conformance, interrupt, kernel_tests, memfile, program, report, workspace,
+};
 
 /// Bad usage, as clap has it.
 const USAGE: u8 = 2;
@@ -99,6 +101,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         }
         Some(Command::Exec(exec)) => self::exec(exec, options),
         Some(Command::Conformance(arguments)) => conformance::conformance(arguments, options),
+        Some(Command::Bench(arguments)) => bench::bench(arguments, options),
         Some(Command::TestImage { image, filter, .. }) => {
             let outcome = kernel_tests::run(image, filter.as_deref(), options)?;
             eprint!("{}", report::explain(&outcome, image));

@@ -8,6 +8,8 @@
 //! QEMU dies with its parent ([`session`]), and what a machine needs beyond the caches below the target directory
 //! lives in anonymous memory ([`memfile`]).
 
+pub mod apt;
+pub mod bench;
 pub mod cargo;
 pub mod cli;
 pub mod commands;

@@ -67,8 +67,8 @@ pub struct Wires {
     pub serial: [String; 4],
 }
 
-/// The whole command line, the program first.
-pub fn command(hardware: &Hardware, wires: &Wires) -> Result<Vec<OsString>> {
+/// The start of every command line: the program, and the machine without its disks and lines.
+fn machine(hardware: &Hardware) -> Result<Vec<OsString>> {
     let mut line: Vec<OsString> = vec![workspace::require_tool(PROGRAM, PACKAGE)?.into()];
     let mut add = |words: &[&OsStr]| line.extend(words.iter().map(OsString::from));
     let mut option = |name: &str, value: &str| add(&[name.as_ref(), value.as_ref()]);
@@ -105,8 +105,31 @@ pub fn command(hardware: &Hardware, wires: &Wires) -> Result<Vec<OsString>> {
     for word in ["-nodefaults", "-no-user-config", "-no-reboot"] {
         add(&[word.as_ref()]);
     }
-    let mut option = |name: &str, value: OsString| add(&[name.as_ref(), &value]);
-    option("-display", "none".into());
+    add(&["-display".as_ref(), "none".as_ref()]);
+    Ok(line)
+}
+
+/// The command line for a Linux kernel of the file `kernel`, with everything it needs in `initrd`; what it says on its first serial line
+/// goes to stdout.
+pub fn linux_command(
+    hardware: &Hardware,
+    kernel: &Path,
+    initrd: &Path,
+    arguments: &str,
+) -> Result<Vec<OsString>> {
+    let mut line = machine(hardware)?;
+    let mut option = |name: &str, value: &OsStr| line.extend([name.into(), value.to_owned()]);
+    option("-serial", "stdio".as_ref());
+    option("-kernel", kernel.as_os_str());
+    option("-initrd", initrd.as_os_str());
+    option("-append", arguments.as_ref());
+    Ok(line)
+}
+
+/// The whole command line, the program first.
+pub fn command(hardware: &Hardware, wires: &Wires) -> Result<Vec<OsString>> {
+    let mut line = machine(hardware)?;
+    let mut option = |name: &str, value: OsString| line.extend([name.into(), value]);
     // A VGA card, because the bootloader sets a video mode.
     option("-device", "VGA".into());
 

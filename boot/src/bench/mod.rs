@@ -1,0 +1,100 @@
+//! `bench`: what operations cost in instructions on the deterministic machine, under this kernel and under Linux.
+//!
+//! One program (`userspace/src/bin/bench`) runs under all of them, as the first one: here from the disk ([`here`]), under Debian's Linux
+//! from an initial RAM disk ([`linux`]). The time-stamp counter counts instructions there, the kernel's and the program's, so a figure
+//! depends neither on the host nor on its load. Without Linux the figures are those of an earlier run ([`recorded`]).
+
+mod chart;
+pub mod figures;
+pub mod here;
+mod linux;
+pub mod operations;
+mod recorded;
+mod svg;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::cli::Options;
+use crate::commands::say;
+use crate::interrupt;
+use crate::qemu::Hardware;
+use figures::Column;
+
+/// Options of the command.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Measure only operations whose names contain this (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Vec<String>,
+    /// Do not run Linux: show figures recorded earlier, marked as such
+    #[arg(long)]
+    pub no_linux: bool,
+    /// Write all figures to FILE
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Draw the figures as a bar chart into FILE
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Keep Linux's figures as the recorded ones (in a checkout)
+    #[arg(long, conflicts_with_all = ["no_linux", "filter"])]
+    pub record: bool,
+}
+
+/// The machine that all kernels are measured on.
+pub fn hardware() -> Hardware {
+    Hardware {
+        memory: "512M".into(),
+        cpu: Some("EPYC-v1".into()),
+        icount: true,
+        seed: Some(1),
+        ..Hardware::default()
+    }
+}
+
+/// Runs the command; gives the exit status.
+pub fn bench(arguments: &Bench, options: &Options) -> Result<u8> {
+    let program = here::program()?;
+    let here = here::run(&program, &arguments.filter, options)?;
+    interrupt::check()?;
+    let linux = linux_columns(arguments, &program)?;
+    if arguments.record {
+        recorded::write(&linux)?;
+    }
+    let columns: Vec<Column> = std::iter::once(here).chain(linux).collect();
+    let failures: Vec<String> = columns.iter().flat_map(Column::failures).collect();
+    say(&table::results(&columns))?;
+    if let Some(file) = &arguments.json {
+        write(file, &format!("{:#}\n", figures::json(&columns)))?;
+    }
+    if let Some(file) = &arguments.svg {
+        write(file, &chart::draw(&columns))?;
+    }
+    for failure in &failures {
+        eprintln!("boot: {failure}");
+    }
+    Ok(u8::from(!failures.is_empty()))
+}
+
+/// Linux's figures, measured now or recorded.
+fn linux_columns(arguments: &Bench, program: &std::path::Path) -> Result<Vec<Column>> {
+    if arguments.no_linux {
+        return Ok(recorded::columns());
+    }
+    match linux::run(program, &arguments.filter) {
+        Ok(columns) => Ok(columns),
+        Err(error) if arguments.record || interrupt::caught().is_some() => Err(error),
+        Err(error) => {
+            eprintln!("boot: {error:#}; the figures of Linux are recorded ones");
+            Ok(recorded::columns())
+        }
+    }
+}
+
+fn write(file: &std::path::Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}

@@ -1,0 +1,79 @@
+//! What operations cost: each one many times, its work checked, in ticks of the time-stamp counter. On the deterministic machine these are
+//! instructions, the kernel's and the program's own together.
+//!
+//!     bench [--disk FILE] [FILTER...]
+//!
+//! runs the operations whose names contain one of the filters (all without any) and prints a line for each ([`report`]). The program uses
+//! neither libc nor std, so that what is measured is the kernel, and a fork has little to copy. Every operation runs in a process of its
+//! own and leaves nothing to the next one. As process 1 of a machine the program turns the machine off at the end.
+
+#![no_std]
+#![no_main]
+
+mod areas;
+mod calls;
+mod check;
+mod faults;
+mod files;
+mod image;
+mod measure;
+mod memory;
+mod operations;
+mod pipes;
+mod processes;
+mod report;
+mod runtime;
+mod signals;
+mod sys;
+mod threads;
+mod userfault;
+
+use operations::Operation;
+use runtime::Arguments;
+
+/// The argument with which the program ends at once: what the operations that run a program run.
+pub const LEAVE: &str = "leave";
+
+fn main(arguments: Arguments) -> i32 {
+    let mut disk = None;
+    let mut filters = Filters::default();
+    let mut words = arguments.skip(1);
+    while let Some(word) = words.next() {
+        match word {
+            LEAVE => return 0,
+            "--disk" => disk = words.next(),
+            filter => filters.add(filter),
+        }
+    }
+    measure::settle();
+    report::machine();
+    let mut failed = false;
+    for operation in operations::ALL.iter().filter(|all| filters.let_pass(all)) {
+        failed |= !report::run(operation, disk);
+    }
+    report::end();
+    if sys::getpid() == 1 {
+        sys::power_off();
+    }
+    i32::from(failed)
+}
+
+/// What the names of the operations are to contain.
+#[derive(Default)]
+struct Filters {
+    words: [&'static str; 16],
+    count: usize,
+}
+
+impl Filters {
+    fn add(&mut self, word: &'static str) {
+        check::require(self.count < self.words.len(), "at most 16 filters");
+        self.words[self.count] = word;
+        self.count += 1;
+    }
+
+    fn let_pass(&self, operation: &Operation) -> bool {
+        let words = &self.words[..self.count];
+        words.is_empty() || words.iter().any(|word| operation.name.contains(word))
+    }
+}
