@@ -48,6 +48,11 @@ fn pseudo_terminals() {
 }
 
 #[test]
+fn exceptions_single_steps_and_segments() {
+    same_as_on_linux("exceptions");
+}
+
+#[test]
 fn restartable_sequences() {
     same_as_on_linux("sequences");
 }

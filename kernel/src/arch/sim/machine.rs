@@ -84,6 +84,10 @@ pub fn hwcap() -> usize {
     0
 }
 
+pub fn hwcap2() -> usize {
+    0
+}
+
 pub fn control(_record: fmt::Arguments<'_>) {}
 
 pub fn stdout_write(_bytes: &[u8]) {}

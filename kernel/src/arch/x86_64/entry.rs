@@ -2,8 +2,9 @@
 //!
 //! Every way in leaves a full `PtRegs` on the kernel stack, GS pointing at this CPU's data, and AC clear; the ways out undo it.
 //! From user mode the GS base is exchanged. Vectors with a stack of their own (NMI, #DF, #MC, #DB) may come when the saved CS does
-//! not tell which GS base is in place, so they look at the base itself: the kernel's is negative as a number. The LFENCE after each
-//! such decision keeps a wrongly predicted one from going on with the wrong base (CVE-2019-1125).
+//! not tell which GS base is in place, nor does the base itself, which may be any in user mode: they find the CPU's data at the top of
+//! their stack, and put back what was there. The LFENCE after a decision keeps a wrongly predicted one from going on with the wrong base
+//! (CVE-2019-1125).
 //!
 //! The IRETQ to user mode may fault itself, with GS exchanged already, as sigreturn lets a program ask for any selectors and any RIP
 //! (CVE-2014-9322). There is one such instruction, `iret_to_user`, and faults on it become the program's.
@@ -214,22 +215,21 @@ unsafe extern "C" fn paranoid_entry() {
         "mov r12, rdi",
         "mov ecx, {gs_base}",
         "rdmsr",
-        "xor ebx, ebx",
-        "test edx, edx",
-        "js 2f",
-        "swapgs",
-        "mov ebx, 1",
-        "2:",
-        "lfence",
+        "mov ebx, eax",
+        "mov r13d, edx",
+        "mov rax, [rsp + {size}]",
+        "mov rdx, rax",
+        "shr rdx, 32",
+        "wrmsr",
         "movzx esi, r12b",
         "mov rdi, rsp",
         "sub rsp, 8",
         "call {exception}",
         "add rsp, 8",
-        "test ebx, ebx",
-        "jz 4f",
-        "swapgs",
-        "4:",
+        "mov ecx, {gs_base}",
+        "mov eax, ebx",
+        "mov edx, r13d",
+        "wrmsr",
         "jmp {to_kernel}",
         "3:",
         "swapgs",

@@ -64,6 +64,11 @@ fn trap(regs: &mut PtRegs, vector: usize) {
     }
     let info = match vector {
         vector::DEBUG => debug_trap(regs),
+        vector::X87 | vector::SIMD => match float_code(float_exceptions(vector)) {
+            Some(code) => SigInfo::fault(Signal::SIGFPE, code, regs.rip),
+            // What was signalled is masked by now: nothing is wrong any more.
+            None => return,
+        },
         _ => signal_for(regs, vector),
     };
     send_trap(vector, error_code, info);
@@ -99,7 +104,6 @@ fn signal_for(regs: &PtRegs, vector: usize) -> SigInfo {
         vector::DIVIDE => SigInfo::fault(Signal::SIGFPE, code::FPE_INTDIV, regs.rip),
         vector::BREAKPOINT => SigInfo::kernel(Signal::SIGTRAP),
         vector::INVALID_OPCODE => SigInfo::fault(Signal::SIGILL, code::ILL_ILLOPN, regs.rip),
-        vector::X87 | vector::SIMD => SigInfo::fault(Signal::SIGFPE, float_code(vector), regs.rip),
         vector::ALIGNMENT => SigInfo::fault(Signal::SIGBUS, code::BUS_ADRALN, 0),
         vector::SEGMENT_NOT_PRESENT | vector::STACK_SEGMENT => SigInfo::kernel(Signal::SIGBUS),
         // #OF, #BR, #GP, #TS and everything that has no meaning in user mode.
@@ -107,19 +111,23 @@ fn signal_for(regs: &PtRegs, vector: usize) -> SigInfo {
     }
 }
 
-/// `si_code` of a floating-point exception, by the first unmasked flag that is set (Linux's `fpu__exception_code`).
-fn float_code(vector: usize) -> i32 {
-    let status = match vector {
+/// The unmasked floating-point exceptions that are flagged.
+fn float_exceptions(vector: usize) -> u32 {
+    match vector {
         vector::SIMD => fpu::mxcsr_exceptions(),
         _ => fpu::x87_exceptions(),
-    };
-    match status {
-        s if s & 0x01 != 0 => code::FPE_FLTINV,
-        s if s & 0x04 != 0 => code::FPE_FLTDIV,
-        s if s & 0x08 != 0 => code::FPE_FLTOVF,
-        s if s & 0x12 != 0 => code::FPE_FLTUND,
-        s if s & 0x20 != 0 => code::FPE_FLTRES,
-        _ => 0,
+    }
+}
+
+/// `si_code` of floating-point exceptions, by the first that is there (Linux's `fpu__exception_code`).
+fn float_code(exceptions: u32) -> Option<i32> {
+    match exceptions {
+        e if e & 0x01 != 0 => Some(code::FPE_FLTINV),
+        e if e & 0x04 != 0 => Some(code::FPE_FLTDIV),
+        e if e & 0x08 != 0 => Some(code::FPE_FLTOVF),
+        e if e & 0x12 != 0 => Some(code::FPE_FLTUND),
+        e if e & 0x20 != 0 => Some(code::FPE_FLTRES),
+        _ => None,
     }
 }
 
@@ -132,10 +140,28 @@ fn clear_debug_status() -> Dr6Flags {
 
 fn debug_trap(regs: &mut PtRegs) -> SigInfo {
     let status = clear_debug_status();
+    // Nobody can set a breakpoint register, so what is not a step is the instruction INT1.
     let code = if status.contains(Dr6Flags::STEP) {
         code::TRAP_TRACE
     } else {
-        code::TRAP_HWBKPT
+        code::TRAP_BRKPT
     };
     SigInfo::fault(Signal::SIGTRAP, code, regs.rip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// QEMU's own CPU never raises #XM, so what it would say is tested here.
+    #[test_case]
+    fn floating_point_exceptions_have_an_order() {
+        assert_eq!(float_code(0), None);
+        assert_eq!(float_code(0x3f), Some(code::FPE_FLTINV));
+        assert_eq!(float_code(0x3e), Some(code::FPE_FLTDIV));
+        assert_eq!(float_code(0x3a), Some(code::FPE_FLTOVF));
+        assert_eq!(float_code(0x32), Some(code::FPE_FLTUND));
+        assert_eq!(float_code(0x02), Some(code::FPE_FLTUND));
+        assert_eq!(float_code(0x20), Some(code::FPE_FLTRES));
+    }
 }

@@ -7,12 +7,14 @@ use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, EferFlags};
 
 static SMAP: AtomicBool = AtomicBool::new(false);
+static FSGSBASE: AtomicBool = AtomicBool::new(false);
 
 fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
     __cpuid_count(leaf, subleaf)
 }
 
-/// Turns on write protection, no-execute, and, where the CPU has them, SMEP, SMAP and UMIP. Once.
+/// Turns on write protection, no-execute, the alignment checks that programs may ask for, and, where the CPU has them, SMEP, SMAP, UMIP
+/// and FSGSBASE. Once.
 pub(super) fn init() {
     let extended = if cpuid(0, 0).eax >= 7 {
         cpuid(7, 0)
@@ -21,7 +23,6 @@ pub(super) fn init() {
     };
     let has_leaf_7 = cpuid(0, 0).eax >= 7;
     let mut cr4 = Cr4::read() | Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
-    cr4.remove(Cr4Flags::FSGSBASE);
     if has_leaf_7 {
         cr4.set(
             Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION,
@@ -35,18 +36,21 @@ pub(super) fn init() {
             Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION,
             extended.ecx & (1 << 2) != 0,
         );
+        cr4.set(Cr4Flags::FSGSBASE, extended.ebx & 1 != 0);
         SMAP.store(extended.ebx & (1 << 20) != 0, Ordering::Relaxed);
+        FSGSBASE.store(extended.ebx & 1 != 0, Ordering::Relaxed);
     }
     if has_xsave() {
         cr4 |= Cr4Flags::OSXSAVE;
     }
-    // SAFETY: the features are there, and the kernel obeys them: user memory is touched only between STAC and CLAC, and the lower half
-    // holds nothing that the kernel executes.
+    // SAFETY: the features are there, and the kernel obeys them: user memory is touched only between STAC and CLAC, the lower half
+    // holds nothing that the kernel executes, and no way into the kernel believes a GS base.
     unsafe {
         Cr4::write(cr4);
         let cr0 = (Cr0::read()
             | Cr0Flags::WRITE_PROTECT
             | Cr0Flags::NUMERIC_ERROR
+            | Cr0Flags::ALIGNMENT_MASK
             | Cr0Flags::MONITOR_COPROCESSOR)
             - (Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED);
         Cr0::write(cr0);
@@ -60,6 +64,12 @@ pub(super) fn init() {
 #[inline]
 pub(super) fn smap() -> bool {
     SMAP.load(Ordering::Relaxed)
+}
+
+/// Whether RDFSBASE and its like work.
+#[inline]
+pub(super) fn fsgsbase() -> bool {
+    FSGSBASE.load(Ordering::Relaxed)
 }
 
 /// Whether the CPU has XSAVE.
@@ -80,6 +90,12 @@ pub(super) fn has_x2apic() -> bool {
 /// AT_HWCAP: the feature bits of CPUID leaf 1 in EDX.
 pub(super) fn hwcap() -> usize {
     cpuid(1, 0).edx as usize
+}
+
+/// AT_HWCAP2, whose bits are Linux's own (`asm/hwcap2.h`): programs may set the bases of FS and GS.
+pub(super) fn hwcap2() -> usize {
+    const HWCAP2_FSGSBASE: usize = 1 << 1;
+    if fsgsbase() { HWCAP2_FSGSBASE } else { 0 }
 }
 
 #[cfg(test)]
@@ -103,6 +119,7 @@ mod tests {
                 Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION,
             ),
             (leaf_7.ecx >> 2, Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
+            (leaf_7.ebx, Cr4Flags::FSGSBASE),
         ];
         for (bit, flag) in features {
             assert_eq!(cr4.contains(flag), has_7 && bit & 1 != 0, "{flag:?}");
@@ -111,9 +128,6 @@ mod tests {
             smap(),
             cr4.contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION)
         );
-        assert!(
-            !cr4.contains(Cr4Flags::FSGSBASE),
-            "user code cannot set GS base"
-        );
+        assert_eq!(fsgsbase(), cr4.contains(Cr4Flags::FSGSBASE));
     }
 }

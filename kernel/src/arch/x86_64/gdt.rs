@@ -1,5 +1,6 @@
 //! Segments and the task state segment: the few that 64-bit mode still needs (SDM volume 3, 3.4 and 8.7).
 
+use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use lazy_static::lazy_static;
@@ -9,6 +10,8 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::registers::segmentation::SegmentSelector;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
+
+use super::percpu::{self, PerCpu};
 
 /// Selectors: Linux's, as signal frames show them. SYSRET wants user data right before user code (SDM volume 2, SYSRET).
 pub(super) const KERNEL_CS: u16 = 0x10;
@@ -30,6 +33,8 @@ pub(super) const IST_MACHINE_CHECK: u16 = 2;
 pub(super) const IST_DEBUG: u16 = 3;
 const IST_STACKS: usize = 4;
 const IST_STACK_SIZE: usize = 16 << 10;
+/// At the top of each such stack: the place of the CPU's data, which entry code cannot learn from the GS base, and padding.
+const IST_TOP: usize = 16;
 
 #[repr(align(16))]
 struct Stack {
@@ -81,8 +86,10 @@ pub(super) fn init() {
     unsafe {
         let tss = &mut *TSS.0.get();
         for index in 0..IST_STACKS {
-            let base = VirtAddr::from_ptr(STACKS.0.get()) + (index * IST_STACK_SIZE) as u64;
-            tss.interrupt_stack_table[index] = base + IST_STACK_SIZE as u64;
+            let end = STACKS.0.get().cast::<Stack>().add(index + 1);
+            let top = end.byte_sub(IST_TOP).cast::<*const PerCpu>();
+            top.write(percpu::this());
+            tss.interrupt_stack_table[index] = VirtAddr::from_ptr(top);
         }
     }
     GDT.load();
@@ -96,6 +103,8 @@ pub(super) fn init() {
         FS::set_reg(null);
         GS::set_reg(null);
         load_tss(SegmentSelector(TSS_SELECTOR));
+        // Reset leaves one at address 0, which programs could fill.
+        asm!("lldt {:x}", in(reg) null.0, options(nomem, nostack, preserves_flags));
     }
 }
 

@@ -98,3 +98,8 @@ pub fn random_u64() -> u64 {
 pub fn hwcap() -> usize {
     features::hwcap()
 }
+
+/// AT_HWCAP2.
+pub fn hwcap2() -> usize {
+    features::hwcap2()
+}

@@ -22,6 +22,7 @@ pub mod pci;
 mod percpu;
 mod pic;
 mod regs;
+mod segments;
 mod serial;
 mod sigframe;
 mod stack;

@@ -3,13 +3,11 @@
 use core::arch::naked_asm;
 use core::cell::{Cell, UnsafeCell};
 
-use x86_64::VirtAddr;
-use x86_64::registers::model_specific::{FsBase, KernelGsBase};
-
 use super::fpu::{self, Area};
 use super::regs::{PT_REGS_SIZE, PtRegs, TrapInfo};
+use super::segments::Segments;
 use super::stack::KernelStack;
-use super::{entry, gdt, percpu};
+use super::{entry, gdt, percpu, segments};
 use crate::errno::OutOfMemory;
 use crate::task::Thread;
 
@@ -20,8 +18,7 @@ pub struct ThreadState {
     sp: Cell<usize>,
     /// User threads only.
     fpu: UnsafeCell<Option<Area>>,
-    fs_base: Cell<usize>,
-    gs_base: Cell<usize>,
+    segments: Segments,
     trap: Cell<TrapInfo>,
 }
 
@@ -46,12 +43,11 @@ impl ThreadState {
 
     /// A thread that goes to user mode with `regs`, and otherwise as the current thread, `parent`.
     pub fn fork_from(parent: &ThreadState, regs: &PtRegs) -> Result<ThreadState, OutOfMemory> {
-        let child = Self::new_user(regs)?;
+        let mut child = Self::new_user(regs)?;
         child.with_fpu(|area| {
             fpu::with_current(|own| area.bytes_mut().copy_from_slice(own.bytes()))
         });
-        child.fs_base.set(parent.fs_base.get());
-        child.gs_base.set(parent.gs_base.get());
+        child.segments = Segments::of_current();
         child.trap.set(parent.trap.get());
         Ok(child)
     }
@@ -77,43 +73,41 @@ impl ThreadState {
             stack,
             sp: Cell::new(sp),
             fpu: UnsafeCell::new(fpu),
-            fs_base: Cell::new(0),
-            gs_base: Cell::new(0),
+            segments: Segments::default(),
             trap: Cell::new(TrapInfo::default()),
         })
     }
 
     /// Before the thread's first run.
     pub fn set_initial_fs_base(&mut self, base: usize) {
-        self.fs_base.set(base);
+        self.segments.set_initial_fs_base(base);
     }
 
     /// The current thread begins another program.
     pub fn reset_for_exec(&self) {
         fpu::replace_current(Area::reset);
-        self.set_fs_base(0);
-        self.set_gs_base(0);
+        segments::reset_current();
         self.trap.set(TrapInfo::default());
     }
 
+    /// The current thread's FS base.
     pub fn fs_base(&self) -> usize {
-        self.fs_base.get()
+        segments::current_fs_base()
     }
 
     /// Sets the current thread's FS base, a user address.
     pub fn set_fs_base(&self, base: usize) {
-        self.fs_base.set(base);
-        FsBase::write(VirtAddr::new_truncate(base as u64));
+        segments::set_current_fs_base(base);
     }
 
+    /// The current thread's GS base.
     pub fn gs_base(&self) -> usize {
-        self.gs_base.get()
+        segments::current_gs_base()
     }
 
-    /// Sets the current thread's GS base, a user address. In the kernel it waits in the register that SWAPGS exchanges.
+    /// Sets the current thread's GS base, a user address.
     pub fn set_gs_base(&self, base: usize) {
-        self.gs_base.set(base);
-        KernelGsBase::write(VirtAddr::new_truncate(base as u64));
+        segments::set_current_gs_base(base);
     }
 
     pub fn set_trap(&self, trap: TrapInfo) {
@@ -150,12 +144,7 @@ pub unsafe fn switch(prev: &Thread, next: &Thread) {
     // SAFETY: this CPU's own field, and interrupts are off.
     unsafe { *percpu::this().kernel_sp.get() = top };
     fpu::switch_to(next);
-    if from.fs_base.get() != to.fs_base.get() {
-        FsBase::write(VirtAddr::new_truncate(to.fs_base.get() as u64));
-    }
-    if from.gs_base.get() != to.gs_base.get() {
-        KernelGsBase::write(VirtAddr::new_truncate(to.gs_base.get() as u64));
-    }
+    from.segments.switch_to(&to.segments);
     // SAFETY: `sp` of a thread that does not run is where `switch_stacks` or `with` left it.
     unsafe { switch_stacks(from.sp.as_ptr(), to.sp.get()) };
 }

@@ -13,6 +13,7 @@ use crate::arch::{self, USER_END, machine};
 use crate::errno::{Errno, Result};
 use crate::mm::map::Place;
 use crate::mm::{Mm, PAGE_SIZE, VmFlags};
+use crate::task::credentials::Identity;
 use crate::task::process::Layout;
 
 /// What is mapped at first; the rest grows on demand.
@@ -137,11 +138,13 @@ fn auxiliary_vector(
     path_at: usize,
     platform_at: usize,
     random_at: usize,
-) -> [(u32, usize); 20] {
+) -> [(u32, usize); 21] {
+    let Identity { user, group, .. } = crate::sched::current().process.credentials.get();
     [
         (at::AT_SYSINFO_EHDR, vdso),
         (at::AT_MINSIGSTKSZ, arch::min_frame_size()),
         (at::AT_HWCAP, arch::machine::hwcap()),
+        (at::AT_HWCAP2, arch::machine::hwcap2()),
         (at::AT_PAGESZ, PAGE_SIZE),
         (at::AT_CLKTCK, CLOCK_TICKS),
         (at::AT_PHDR, image.phdr),
@@ -150,10 +153,10 @@ fn auxiliary_vector(
         (at::AT_BASE, 0),
         (at::AT_FLAGS, 0),
         (at::AT_ENTRY, image.entry),
-        (at::AT_UID, 0),
-        (at::AT_EUID, 0),
-        (at::AT_GID, 0),
-        (at::AT_EGID, 0),
+        (at::AT_UID, user.real as usize),
+        (at::AT_EUID, user.effective as usize),
+        (at::AT_GID, group.real as usize),
+        (at::AT_EGID, group.effective as usize),
         (at::AT_SECURE, 0),
         (at::AT_RANDOM, random_at),
         (at::AT_EXECFN, path_at),
