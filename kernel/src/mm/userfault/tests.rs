@@ -12,8 +12,11 @@ use crate::mm::map::Place;
 use crate::mm::{PAGE_SIZE, VmFlags, uaccess};
 use crate::sched::current;
 use crate::sched::wait::sleep_until;
-use crate::signal::{Action, Signal, code, fatal_signal_pending, signal_pending};
+use crate::signal::{
+    Action, Detail, SigInfo, Signal, code, fatal_signal_pending, send, signal_pending,
+};
 use crate::sync::{SpinLock, rank};
+use crate::task::Process;
 use crate::task::interval::Setting;
 use crate::task::kernel_thread;
 use crate::task::thread::flag;
@@ -230,5 +233,111 @@ fn a_protected_page_is_written_when_the_handler_lets_it() {
         take_all_signals();
         context.unregister(BASE, 4 * PAGE_SIZE).expect("registered");
         assert_eq!(user_write(BASE + PAGE_SIZE, 3), Ok(()));
+    });
+}
+
+/// The address space that another thread changes, and whom that thread wakes then.
+static CHANGED: SpinLock<Option<(Arc<Mm>, Arc<Context>)>> = SpinLock::new(rank::LEAF, None);
+
+/// Another thread changes the memory that a fault waits for, after 3 ms, and wakes whoever waits.
+fn change_in_3_ms(context: &Arc<Context>, change: fn()) {
+    *CHANGED.lock() = Some((current_mm(), context.clone()));
+    kernel_thread("changer", change).expect("memory");
+}
+
+fn after_3_ms(change: fn(&Mm)) {
+    let until = time::now_ns() + 3 * MS;
+    sleep_until(Sleep::Uninterruptible, until).expect("nothing interrupts");
+    let (mm, context) = CHANGED.lock().take().expect("an address space");
+    change(&mm);
+    context.wake(BASE, 4 * PAGE_SIZE);
+}
+
+fn segv(code: i32) -> UserFault {
+    UserFault::Signal(Signal::SIGSEGV, code)
+}
+
+/// Row 21 of the past bugs of fault paths: after a wait everything is looked up again, whoever has changed the memory meanwhile.
+#[test]
+fn a_wait_ends_in_the_memory_that_is_mapped_then() {
+    run_test(|| {
+        let context = registered(VmFlags::UFFD_MISSING, Features::empty());
+        change_in_3_ms(&context, || {
+            after_3_ms(|mm| mm.unmap(BASE, PAGE_SIZE).expect("mapped"));
+        });
+        assert_eq!(user_read(BASE), Err(segv(code::SEGV_MAPERR)));
+        take_all_signals();
+
+        const SECOND: usize = BASE + PAGE_SIZE;
+        change_in_3_ms(&context, || {
+            after_3_ms(|mm| {
+                mm.protect(SECOND, PAGE_SIZE, VmFlags::empty(), false)
+                    .expect("mapped");
+            });
+        });
+        assert_eq!(user_read(SECOND), Err(segv(code::SEGV_ACCERR)));
+        take_all_signals();
+
+        const THIRD: usize = SECOND + PAGE_SIZE;
+        change_in_3_ms(&context, || {
+            after_3_ms(|mm| {
+                mm.map(Place::Fixed(THIRD), PAGE_SIZE, RW, None)
+                    .expect("room");
+            });
+        });
+        assert_eq!(user_write(THIRD, 7), Ok(()));
+        assert_eq!(user_read(THIRD), Ok(7));
+    });
+}
+
+#[test]
+fn a_fork_during_a_wait_leaves_the_wait_alone() {
+    run_test(|| {
+        let context = registered(VmFlags::UFFD_MISSING, Features::empty());
+        change_in_3_ms(&context, || {
+            after_3_ms(|mm| drop(mm.fork().expect("memory")));
+        });
+        answer_in(&context, 20 * MS);
+        let start = time::now_ns();
+        assert_eq!(user_read(BASE), Ok(0));
+        assert!(time::now_ns() - start >= 20 * MS);
+    });
+}
+
+/// The process that is told to stop.
+static STOPPED: SpinLock<Option<Arc<Process>>> = SpinLock::new(rank::LEAF, None);
+
+/// Another thread sends SIGTSTP to this process after 3 ms.
+fn stop_in_3_ms() {
+    *STOPPED.lock() = Some(current().process.clone());
+    kernel_thread("stopper", || {
+        let until = time::now_ns() + 3 * MS;
+        sleep_until(Sleep::Uninterruptible, until).expect("nothing interrupts");
+        let info = SigInfo {
+            signal: Signal::SIGTSTP,
+            code: code::SI_USER,
+            detail: Detail::Sender { pid: 0, uid: 0 },
+        };
+        send::send_to_process(&STOPPED.lock().take().expect("a process"), info);
+    })
+    .expect("memory");
+}
+
+/// The fault has ended before the thread stops, on its way out; when the thread goes on, the access is made again.
+#[test]
+fn a_stop_signal_ends_a_wait_of_user_code_and_none_of_the_kernel() {
+    run_test(|| {
+        let context = registered(VmFlags::UFFD_MISSING, Features::empty());
+        stop_in_3_ms();
+        assert_eq!(user_read(BASE), Err(UserFault::Interrupted));
+        assert!(signal_pending(&current()) && !fatal_signal_pending(&current()));
+        take_all_signals();
+        stop_in_3_ms();
+        answer_in(&context, 20 * MS);
+        let start = time::now_ns();
+        assert_eq!(uaccess::write_bytes(BASE, &[1]), Ok(()));
+        assert!(time::now_ns() - start >= 20 * MS);
+        assert!(signal_pending(&current()), "it stops on its way out");
+        take_all_signals();
     });
 }
