@@ -2,12 +2,15 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -70,6 +73,37 @@ static void forced(void) {
     printf("a write: %ld", poke(at, "y", 1));
     printf(", the mapping has: %c, the file: %ld", *at, (long)pread(fd, &byte, 1, 0));
     printf(" %c\n", byte);
+}
+
+/* The same against a page of shared memory that a handler filled, so that it is marked as written though nobody wrote to the copy. */
+static void filled(void) {
+    int fd = memfd_create("filled", 0);
+    if (ftruncate(fd, PAGE))
+        exit(1);
+    char *shared = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd), page[PAGE], byte;
+    int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_register all = {.range = {(unsigned long)shared, PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    struct uffdio_copy copy = {.dst = (unsigned long)shared, .src = (unsigned long)page, .len = PAGE};
+    memset(page, 'o', PAGE);
+    printf("handshake %d", ioctl(uffd, UFFDIO_API, &api));
+    printf(", registered %d", ioctl(uffd, UFFDIO_REGISTER, &all));
+    printf(", filled %d\n", ioctl(uffd, UFFDIO_COPY, &copy));
+    char *at = map(PROT_READ, MAP_PRIVATE, fd);
+    pthread_t thread;
+    stop = 0;
+    pthread_create(&thread, NULL, dropper, at);
+    long done = 0;
+    for (int i = 0; i < 3000; i++)
+        done += poke(at, "x", 1);
+    stop = 1;
+    pthread_join(thread, NULL);
+    printf("writes made: %ld\n", done);
+    printf("the file has: %ld", (long)pread(fd, &byte, 1, 0));
+    printf(" %c, the shared mapping: %c\n", byte, *shared);
+    madvise(at, PAGE, MADV_DONTNEED);
+    printf("the mapping has: %c\n", *at);
+    close(uffd);
 }
 
 static int pipes[3][2], answers[2];
@@ -219,6 +253,8 @@ int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0);
     if (strcmp(part, "forced") == 0)
         forced();
+    else if (strcmp(part, "filled") == 0)
+        filled();
     else if (strcmp(part, "matrix") == 0)
         matrix();
     else

@@ -97,6 +97,12 @@ fn a_forced_write_against_madv_dontneed_leaves_the_file_unchanged() {
     cow("forced");
 }
 
+/// Row 10 of the known bugs (CVE-2022-2590): a page that is marked as written is not for that a copy of one's own.
+#[test]
+fn a_page_filled_by_a_handler_does_not_let_a_forced_write_through() {
+    cow("filled");
+}
+
 /// Row 12 of the known bugs: vmsplice and fork, reuse of shared pages.
 #[test]
 fn three_processes_stay_isolated_in_every_order_of_writes() {
