@@ -434,6 +434,16 @@ pub fn used_frames(kind: FrameKind) -> usize {
     ALLOCATOR.lock().used[kind as usize]
 }
 
+/// References to all frames of one kind. Looks at every frame there is: for the machine's end.
+pub fn references(kind: FrameKind) -> usize {
+    let frames = META_LEN.load(Ordering::Relaxed) as u32;
+    (0..frames)
+        .map(|number| meta(FrameNumber(number)))
+        .filter(|meta| meta.kind.load(Ordering::Relaxed) == kind as u8)
+        .map(|meta| meta.refcount.load(Ordering::Relaxed) as usize)
+        .sum()
+}
+
 /// How many frames were ever taken, and how many given back.
 pub fn turnover() -> (u64, u64) {
     let allocator = ALLOCATOR.lock();

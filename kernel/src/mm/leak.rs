@@ -1,9 +1,10 @@
 //! Whether all memory of processes has come back once there are none: looked at when the machine ends, after every program that it ran.
 //!
 //! Invariant: without a process there is no private page and no page table, and every page of a file or of shared memory is in the index of
-//! its file or being read. A frame too many, or one too few, is a reference that somebody forgot or gave back twice, and a bug of the kernel.
+//! its file, which has the only reference to it, or being read. A frame too many, or one too few, is a reference that somebody forgot or gave
+//! back twice, and a bug of the kernel.
 
-use super::frame::{FrameKind, used_frames};
+use super::frame::{FrameKind, references, used_frames};
 use super::page_cache::{indexed_pages, reader};
 use crate::task::table;
 
@@ -25,6 +26,11 @@ pub fn check_all_is_back() {
     assert!(
         (indexed..=indexed + being_read).contains(&files),
         "memory leak: no process is left, and {files} pages of files, but {indexed} in their indexes and {being_read} being read"
+    );
+    let held = references(FrameKind::File) + references(FrameKind::SharedMemory);
+    assert!(
+        being_read > 0 || held == files,
+        "memory leak: no process is left, but {files} pages of files have {held} references"
     );
 }
 
