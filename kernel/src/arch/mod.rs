@@ -21,6 +21,7 @@ use x86_64 as imp;
 /// The registers of the interrupted context, as saved on the kernel stack by the entry code.
 ///
 /// `fn user_mode(&self) -> bool` (from the saved CS) · `fn ip(&self) -> usize` · `fn sp(&self) -> usize`
+/// · `fn frame_top(&self) -> usize` (below which a signal frame may be written)
 /// · `fn syscall_nr(&self) -> Option<usize>` (None: not entered by a system call) · `fn syscall_args(&self) -> [usize; 6]`
 /// · `fn set_ip(&mut self, usize)` · `fn set_sp(&mut self, usize)` · `fn return_value(&self) -> usize` · `fn set_return_value(&mut self, usize)`
 /// · `fn forget_syscall(&mut self)` (so that no restart is made) · `fn restart_syscall(&mut self, nr: Option<usize>)` (goes

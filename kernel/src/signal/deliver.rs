@@ -208,7 +208,9 @@ fn handle(regs: &mut PtRegs, handling: &Handling) -> Option<Built> {
         altstack,
     } = handling;
     let on_altstack = altstack.holds(regs.sp());
-    let alternate = action.has(sa::ONSTACK) && altstack.size != 0 && !on_altstack;
+    // Linux looks at where the frame would begin: within a red zone of the alternate stack's end that is not on it any more.
+    let alternate =
+        action.has(sa::ONSTACK) && altstack.size != 0 && !altstack.holds(regs.frame_top());
     let stack = match alternate {
         true => FrameStack::Alternate {
             base: altstack.base,

@@ -45,6 +45,11 @@ impl PtRegs {
         self.sp
     }
 
+    /// As there is no red zone, the stack pointer.
+    pub fn frame_top(&self) -> usize {
+        self.sp
+    }
+
     pub fn set_ip(&mut self, ip: usize) {
         self.ip = ip;
     }

@@ -157,6 +157,7 @@ unsafe extern "C" fn common_entry() {
         "cmp [rsp + {rip}], rax",
         "jne 2b",
         "swapgs",
+        "lfence",
         "movzx ebx, dil",
         "mov rdi, rsp",
         "sub rsp, 8",
@@ -437,3 +438,6 @@ pub(super) fn init() {
     // SAFETY: the selectors are those of this kernel's GDT.
     unsafe { Msr::new(0xc000_0081).write(star) };
 }
+
+#[cfg(test)]
+mod tests;

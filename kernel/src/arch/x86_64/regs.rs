@@ -86,6 +86,11 @@ impl PtRegs {
         self.rsp
     }
 
+    /// Below this a signal frame may go: the ABI lets a function keep data in the 128 bytes below its stack pointer.
+    pub fn frame_top(&self) -> usize {
+        self.rsp.wrapping_sub(128)
+    }
+
     pub fn set_ip(&mut self, ip: usize) {
         self.rip = ip;
     }

@@ -93,9 +93,6 @@ const UC_FP_XSTATE: u64 = 1;
 const UC_SIGCONTEXT_SS: u64 = 2;
 const UC_STRICT_RESTORE_SS: u64 = 4;
 
-/// Below the stack pointer the ABI lets a function keep data.
-const RED_ZONE: usize = 128;
-
 const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
 const MAGIC2_SIZE: usize = 4;
@@ -123,9 +120,9 @@ struct Placement {
     frame: usize,
 }
 
-fn place(sp: usize, stack: FrameStack) -> Result<Placement, BadFrame> {
+fn place(regs: &PtRegs, stack: FrameStack) -> Result<Placement, BadFrame> {
     let (top, floor) = match stack {
-        FrameStack::Current { floor } => (sp.wrapping_sub(RED_ZONE), floor),
+        FrameStack::Current { floor } => (regs.frame_top(), floor),
         FrameStack::Alternate { base, top } => (top, Some(base)),
     };
     let fp = top.wrapping_sub(fp_size()) & !63;
@@ -271,7 +268,7 @@ pub(super) fn exception_row() -> (*const u8, *const u8, *const u8) {
 
 /// Writes a handler's frame and points the registers at the handler.
 pub fn setup_frame(regs: &mut PtRegs, request: &FrameRequest) -> Result<(), BadFrame> {
-    let Placement { fp, frame } = place(regs.rsp, request.stack)?;
+    let Placement { fp, frame } = place(regs, request.stack)?;
     write_fpu(fp)?;
     write_context(regs, request, fp, frame)?;
     if request.action.has(sa::SIGINFO) {

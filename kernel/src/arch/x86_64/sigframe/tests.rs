@@ -69,7 +69,7 @@ fn all_comes_back() {
         (regs.rip, regs.rdi),
         (HANDLER, Signal::SIGSEGV.number() as usize)
     );
-    assert!(regs.rsp % 16 == 8 && regs.rsp < before.rsp - RED_ZONE - FRAME_SIZE);
+    assert!(regs.rsp % 16 == 8 && regs.rsp < before.frame_top() - FRAME_SIZE);
     assert_eq!(UserPtr::<usize>::new(regs.rsp).read(), Ok(RESTORER));
     // si_signo and si_addr (siginfo's first word, and the one at 16).
     assert_eq!(UserPtr::<u32>::new(regs.rsi).read(), Ok(11));
