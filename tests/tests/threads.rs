@@ -53,6 +53,11 @@ fn exceptions_single_steps_and_segments() {
 }
 
 #[test]
+fn pairs_of_sockets() {
+    same_as_on_linux("sockets");
+}
+
+#[test]
 fn restartable_sequences() {
     same_as_on_linux("sequences");
 }

@@ -55,8 +55,13 @@ const CHANGEABLE: u32 =
     abi::O_APPEND | abi::O_NONBLOCK | abi::FASYNC | abi::O_DIRECT | abi::O_NOATIME;
 
 /// Flags that F_GETFL shows: those that do not end with the opening.
-const SHOWN: u32 =
-    abi::O_ACCMODE | CHANGEABLE | abi::O_DSYNC | abi::O_SYNC | abi::O_DIRECTORY | abi::O_NOFOLLOW;
+const SHOWN: u32 = abi::O_ACCMODE
+    | CHANGEABLE
+    | abi::O_LARGEFILE
+    | abi::O_DSYNC
+    | abi::O_SYNC
+    | abi::O_DIRECTORY
+    | abi::O_NOFOLLOW;
 
 /// The same for files that are only places.
 const PATH_FLAGS: u32 = abi::O_PATH | abi::O_DIRECTORY | abi::O_NOFOLLOW;
@@ -124,7 +129,7 @@ impl File {
         let flags = if flags & abi::O_PATH != 0 {
             flags & PATH_FLAGS
         } else {
-            flags & SHOWN | abi::O_LARGEFILE
+            flags & SHOWN
         };
         let position = SpinLock::new(rank::FILES, 0);
         Ok(Arc::try_new(File {

@@ -120,6 +120,7 @@ pub enum FileSystem {
     Proc,
     /// Pipes.
     Pipe,
+    Socket,
     /// eventfd, memfd.
     Anonymous,
 }
@@ -134,6 +135,7 @@ impl FileSystem {
             FileSystem::Dev => (0, 5),
             FileSystem::Proc => (0, 22),
             FileSystem::Pipe => (0, 13),
+            FileSystem::Socket => (0, 8),
             FileSystem::Anonymous => (0, 14),
         }
     }

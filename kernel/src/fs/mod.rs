@@ -34,6 +34,7 @@ pub mod pty;
 mod regular;
 pub mod ring;
 pub mod signalfd;
+pub mod socket;
 pub mod stream;
 pub mod table;
 pub mod terminal;
@@ -133,7 +134,7 @@ pub fn open_standard_files(config: &Config) -> Result {
                     read: true,
                     write: true,
                 },
-                abi::O_RDWR,
+                abi::O_RDWR | abi::O_LARGEFILE,
             ),
             (false, 0) => (
                 Access {

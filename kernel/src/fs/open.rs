@@ -155,7 +155,8 @@ fn open_permitted(inode: InodeRef, flags: u32, execute: bool) -> Result<Arc<File
     if flags & abi::O_TRUNC != 0 && file_type == FileType::Regular && inode.as_tmpfs().is_some() {
         inode.truncate(0)?;
     }
-    File::with_usage(inode, opened, flags, usage)
+    // What open(2) opens may be large on a 64-bit machine, asked for or not.
+    File::with_usage(inode, opened, flags | abi::O_LARGEFILE, usage)
 }
 
 /// Opens a program for exec: `EACCES` unless it is a regular file that may be run.

@@ -269,16 +269,7 @@ impl Pipe {
                 missing.fault_in()?;
             }
             Step::NoOtherSide => {
-                let sender = Detail::Sender {
-                    pid: current().process.pid,
-                    uid: 0,
-                };
-                let sigpipe = SigInfo {
-                    signal: Signal::SIGPIPE,
-                    code: code::SI_USER,
-                    detail: sender,
-                };
-                send::send_to_thread(&current().arc(), sigpipe);
+                send_sigpipe();
                 return Err(Errno::EPIPE);
             }
             Step::Blocked(_) if nonblock => return Err(Errno::EAGAIN),
@@ -341,6 +332,20 @@ impl Pipe {
         }
         events
     }
+}
+
+/// Tells the current thread that nobody will read what it writes.
+pub(super) fn send_sigpipe() {
+    let process = &current().process;
+    let sigpipe = SigInfo {
+        signal: Signal::SIGPIPE,
+        code: code::SI_USER,
+        detail: Detail::Sender {
+            pid: process.pid,
+            uid: process.credentials.user().real,
+        },
+    };
+    send::send_to_thread(&current().arc(), sigpipe);
 }
 
 impl Stream for End {

@@ -9,6 +9,7 @@ use super::epoll::Instance;
 use super::io::{Dst, Src};
 use super::pipe::Pipe;
 use super::poll::{self, PollQueue};
+use super::socket::Socket;
 use super::timerfd::TimerFd;
 use crate::errno::{Errno, Result};
 use crate::signal::SigSet;
@@ -25,6 +26,8 @@ bitflags! {
         const HUP = abi::POLLHUP as u16;
         const NVAL = abi::POLLNVAL as u16;
         const RDNORM = abi::POLLRDNORM as u16;
+        /// The other side sends no more.
+        const RDHUP = abi::POLLRDHUP as u16;
         const WRNORM = abi::POLLWRNORM as u16;
         const READABLE = Self::IN.bits() | Self::RDNORM.bits();
         const WRITABLE = Self::OUT.bits() | Self::WRNORM.bits();
@@ -81,6 +84,11 @@ pub trait Stream: Send + Sync {
 
     /// The pipe, for fcntl(2).
     fn pipe(&self) -> Option<&Pipe> {
+        None
+    }
+
+    /// The socket, if it is one.
+    fn socket(&self) -> Option<&Socket> {
         None
     }
 

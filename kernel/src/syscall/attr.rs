@@ -216,13 +216,14 @@ pub fn sys_sync(_: &Args) -> Result<usize> {
     Ok(0)
 }
 
-/// fsync(2) and fdatasync(2).
+/// fsync(2) and fdatasync(2): `EINVAL` for what could not be on a disk.
 pub fn sys_fsync(&[fd, ..]: &Args) -> Result<usize> {
-    let fs = usable_file(fd)?.inode.stat().fs;
-    if matches!(fs, FileSystem::Pipe | FileSystem::Dev) {
-        Err(Errno::EINVAL)
-    } else {
+    let file = usable_file(fd)?;
+    let directory = file.is_directory() && file.inode.stat().fs != FileSystem::Proc;
+    if directory || file.mapping().is_some() {
         Ok(0)
+    } else {
+        Err(Errno::EINVAL)
     }
 }
 

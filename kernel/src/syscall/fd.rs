@@ -201,17 +201,26 @@ pub fn sys_pipe2(&[fds, flags, ..]: &Args) -> Result<usize> {
         },
         abi::O_WRONLY,
     )?;
+    install_pair([reader, writer], flags, fds)
+}
+
+/// Gives two files the lowest free descriptors and tells the user both; or neither.
+pub(super) fn install_pair(
+    [first, second]: [Arc<File>; 2],
+    flags: u32,
+    to: usize,
+) -> Result<usize> {
     let files = &current().process.files;
-    let read_fd = install(reader, flags)? as u32;
-    let told = install(writer, flags).and_then(|write_fd| {
-        let told = UserPtr::<[u32; 2]>::new(fds).write([read_fd, write_fd as u32]);
+    let first = install(first, flags)? as u32;
+    let told = install(second, flags).and_then(|second| {
+        let told = UserPtr::<[u32; 2]>::new(to).write([first, second as u32]);
         if told.is_err() {
-            drop(files.remove(write_fd as i32));
+            drop(files.remove(second as i32));
         }
         told
     });
     if told.is_err() {
-        drop(files.remove(read_fd as i32));
+        drop(files.remove(first as i32));
     }
     told.map(|()| 0)
 }

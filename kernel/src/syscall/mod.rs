@@ -6,6 +6,7 @@
 mod args;
 pub mod attr;
 pub mod clone;
+pub mod control;
 pub mod credentials;
 pub mod dir;
 pub mod epoll;
@@ -22,6 +23,7 @@ pub mod process;
 pub mod remote;
 pub mod sched;
 pub mod signal;
+pub mod socket;
 pub mod stat;
 pub mod system;
 #[cfg(all(test, not(target_os = "none")))]
@@ -218,6 +220,22 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_dup3 Plain fd::sys_dup3;
     __NR_fcntl Plain fd::sys_fcntl;
     __NR_flock Plain lock::sys_flock;
+    __NR_socketpair Plain socket::sys_socketpair;
+    __NR_socket Plain socket::sys_socket;
+    __NR_bind Plain socket::sys_listen;
+    __NR_listen Plain socket::sys_listen;
+    __NR_accept Plain socket::sys_listen;
+    __NR_accept4 Plain socket::sys_listen;
+    __NR_connect Plain socket::sys_connect;
+    __NR_sendto Plain socket::sys_sendto;
+    __NR_recvfrom Plain socket::sys_recvfrom;
+    __NR_sendmsg Plain socket::sys_sendmsg;
+    __NR_recvmsg Plain socket::sys_recvmsg;
+    __NR_shutdown Plain socket::sys_shutdown;
+    __NR_getsockname Plain socket::sys_getsockname;
+    __NR_getpeername Plain socket::sys_getpeername;
+    __NR_getsockopt Plain socket::sys_getsockopt;
+    __NR_setsockopt Plain socket::sys_setsockopt;
     __NR_pipe Plain fd::sys_pipe;
     __NR_pipe2 Plain fd::sys_pipe2;
     __NR_eventfd Plain fd::sys_eventfd;

@@ -192,6 +192,7 @@ fn magic(fs: FileSystem) -> u64 {
         FileSystem::Tmp | FileSystem::Shm | FileSystem::Dev => 0x0102_1994,
         FileSystem::Proc => 0x9fa0,
         FileSystem::Pipe => 0x5049_5045,
+        FileSystem::Socket => 0x534f_434b,
         FileSystem::Anonymous => 0x0904_1934,
     }
 }
