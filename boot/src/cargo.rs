@@ -91,6 +91,15 @@ pub fn programs() -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
+/// Builds the plugin of QEMU that profiles; returns its file.
+pub fn profiler() -> Result<PathBuf> {
+    let target = workspace::target_subdir("profiler")?;
+    let mut cargo = cargo(&target);
+    cargo.args(["build", "--package", "profiler", "--release"]);
+    run(cargo, "building the profiler")?;
+    Ok(target.join("release/libprofiler.so"))
+}
+
 /// The executable that one of cargo's JSON messages announces.
 fn executable(message: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Profile};
 use crate::cargo;
 use crate::conformance::Conformance;
 use crate::image::Firmware;
@@ -53,6 +53,8 @@ pub enum Command {
     /// Every figure is a number of instructions on the deterministic machine and the same from run to run. Debian's Linux kernels are
     /// fetched from the machine's Debian archive when they are needed.
     Bench(Bench),
+    /// Shows in which functions of the kernel the instructions of an operation are spent
+    Profile(Profile),
     /// Boots a test image of the kernel and shows its tests (cargo's runner for the kernel's target)
     TestImage {
         /// The test image's ELF file
@@ -146,6 +148,7 @@ impl Options {
             firmware: self.firmware(),
             kvm: self.kvm,
             gdb_port: self.gdb.then(qemu::free_gdb_port).transpose()?,
+            plugin: None,
         })
     }
 

@@ -33,7 +33,7 @@ const USAGE: u8 = 2;
 const TOOL: u8 = 125;
 
 /// Where the bootloader puts the kernel: at the start of the address range that the kernel asks it to use.
-const IMAGE_BASE: u64 = 0xffff_8000_0000_0000;
+pub const IMAGE_BASE: u64 = 0xffff_8000_0000_0000;
 
 /// The whole program: reads the command line, does it, and gives the exit status.
 pub fn main() -> ExitCode {
@@ -102,6 +102,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Some(Command::Exec(exec)) => self::exec(exec, options),
         Some(Command::Conformance(arguments)) => conformance::conformance(arguments, options),
         Some(Command::Bench(arguments)) => bench::bench(arguments, options),
+        Some(Command::Profile(arguments)) => bench::profile(arguments, options),
         Some(Command::TestImage { image, filter, .. }) => {
             let outcome = kernel_tests::run(image, filter.as_deref(), options)?;
             eprint!("{}", report::explain(&outcome, image));

@@ -40,6 +40,8 @@ pub struct Hardware {
     pub kvm: bool,
     /// Port of 127.0.0.1 on which the machine waits for a debugger before it runs.
     pub gdb_port: Option<u16>,
+    /// A plugin with its arguments, in the syntax of `-plugin`.
+    pub plugin: Option<OsString>,
 }
 
 impl Default for Hardware {
@@ -52,6 +54,7 @@ impl Default for Hardware {
             firmware: Firmware::Bios,
             kvm: false,
             gdb_port: None,
+            plugin: None,
         }
     }
 }
@@ -101,6 +104,9 @@ fn machine(hardware: &Hardware) -> Result<Vec<OsString>> {
     if let Some(port) = hardware.gdb_port {
         option("-gdb", &format!("tcp:127.0.0.1:{port}"));
         add(&["-S".as_ref()]);
+    }
+    if let Some(plugin) = &hardware.plugin {
+        add(&["-plugin".as_ref(), plugin]);
     }
     for word in ["-nodefaults", "-no-user-config", "-no-reboot"] {
         add(&[word.as_ref()]);
@@ -174,7 +180,7 @@ fn drive(id: &str, file: &Path) -> OsString {
 }
 
 /// A path as a value in one of QEMU's option lists, where a comma is written twice.
-fn doubled_commas(path: &Path) -> OsString {
+pub fn doubled_commas(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = path.as_os_str().as_bytes();
     OsString::from_vec(

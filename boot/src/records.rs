@@ -58,6 +58,8 @@ impl fmt::Display for Stats {
 /// One control record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
+    /// Counts of the CPU's counter that bring-up took, without waiting.
+    Boot(u64),
     /// The first user program is about to run.
     Start,
     /// The first program exited with this status.
@@ -84,6 +86,7 @@ impl Record {
         let line = line.trim_end_matches(['\r', '\n']);
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         Some(match word {
+            "boot" => Self::Boot(rest.strip_prefix("counts=")?.parse().ok()?),
             "start" if rest.is_empty() => Self::Start,
             "exit" => Self::Exit(rest.parse().ok()?),
             "signal" => Self::Signal(rest.parse().ok()?),
@@ -119,6 +122,7 @@ mod tests {
     #[test]
     fn every_record_of_the_protocol_is_read() {
         let cases = [
+            ("boot counts=123", Record::Boot(123)),
             ("start", Record::Start),
             ("exit 0", Record::Exit(0)),
             ("exit 255\r\n", Record::Exit(255)),

@@ -20,6 +20,12 @@ impl Symbols {
         Ok(Self { loader })
     }
 
+    /// The function that was compiled to what is at this address.
+    pub fn function(&self, address: u64) -> Option<String> {
+        let symbol = self.loader.find_symbol(address)?;
+        Some(format!("{:#}", demangle(symbol)))
+    }
+
     /// `function (file:line)` for an address relative to the image's base, the innermost inlined function first. Empty
     /// if nothing is known about it.
     pub fn describe(&self, address: u64) -> Vec<String> {

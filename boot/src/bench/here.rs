@@ -11,10 +11,17 @@ use crate::cli::Options;
 use crate::config::{GuestConfig, environment};
 use crate::image::{self, Firmware};
 use crate::progress::Step;
+use crate::qemu::Hardware;
+use crate::records::Record;
 use crate::rootfs::{Source, Tree};
 use crate::session::{self, End, Machine, Outcome, Output, Root};
 use crate::stdin::Input;
 use crate::{cargo, report};
+
+/// Under what name a column's machine has the instructions of bring-up.
+pub const BOOT_COUNTS: &str = "boot";
+/// Memory of the machine in bytes.
+pub const MEMORY: u64 = 512 << 20;
 
 const PROGRAM: &str = "/bin/bench";
 /// A file that is read slowly, so that a fault on it waits: 8 MiB, and milliseconds of the machine's own clock.
@@ -31,16 +38,31 @@ pub fn program() -> Result<PathBuf> {
 }
 
 /// Runs the operations whose names contain one of `filters`.
-pub fn run(program: &Path, filters: &[String], options: &Options) -> Result<Column> {
-    let kernel = options.kernel()?;
+pub fn run(
+    program: &Path,
+    kernel: &Path,
+    filters: &[String],
+    options: &Options,
+) -> Result<(Column, Outcome)> {
+    run_on(hardware(), program, kernel, filters, options)
+}
+
+/// The same on a machine that may differ.
+pub fn run_on(
+    hardware: Hardware,
+    program: &Path,
+    kernel: &Path,
+    filters: &[String],
+    options: &Options,
+) -> Result<(Column, Outcome)> {
     let mut arguments = vec!["--disk".to_owned(), SLOW_FILE.to_owned()];
     arguments.extend_from_slice(filters);
-    let machine = machine(program, &kernel, &arguments, options)?;
+    let machine = machine(hardware, program, kernel, &arguments, options)?;
     let _step = Step::begin("measuring here");
     let outcome = session::run(machine, |_| {})?;
-    let explanation = report::explain(&outcome, &kernel);
+    let explanation = report::explain(&outcome, kernel);
     eprint!("{explanation}");
-    Ok(column(&outcome))
+    Ok((column(&outcome), outcome))
 }
 
 fn column(outcome: &Outcome) -> Column {
@@ -55,11 +77,19 @@ fn column(outcome: &Outcome) -> Column {
         ..Column::default()
     };
     column.read(&String::from_utf8_lossy(&outcome.stdout));
+    let boot = outcome.records.iter().find_map(|record| match record {
+        Record::Boot(counts) => Some(*counts),
+        _ => None,
+    });
+    if let Some(counts) = boot {
+        column.machine.insert(BOOT_COUNTS.into(), counts);
+    }
     column
 }
 
 /// The machine, with the program as the first one.
 fn machine(
+    hardware: Hardware,
     program: &Path,
     kernel: &Path,
     arguments: &[String],
@@ -77,7 +107,7 @@ fn machine(
     tree.bytes(Path::new(SLOW_FILE), slow_file(), 0o644)?;
     let line = std::iter::once(PROGRAM.to_owned()).chain(arguments.iter().cloned());
     Ok(Machine {
-        hardware: hardware(),
+        hardware,
         boot: image::boot_disk(kernel, Firmware::Bios)?,
         root: Root::Cached(image::root_disk("bench", &tree)?),
         guest: GuestConfig {

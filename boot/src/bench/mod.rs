@@ -4,17 +4,19 @@
 //! from an initial RAM disk ([`linux`]). The time-stamp counter counts instructions there, the kernel's and the program's, so a figure
 //! depends neither on the host nor on its load. Without Linux the figures are those of an earlier run ([`recorded`]).
 
+mod budgets;
 mod chart;
 pub mod figures;
 pub mod here;
 mod linux;
 pub mod operations;
+mod profile;
 mod recorded;
 mod svg;
 mod table;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -24,6 +26,7 @@ use crate::commands::say;
 use crate::interrupt;
 use crate::qemu::Hardware;
 use figures::Column;
+pub use profile::{Profile, profile};
 
 /// Options of the command.
 #[derive(Debug, Args)]
@@ -43,12 +46,18 @@ pub struct Bench {
     /// Keep Linux's figures as the recorded ones (in a checkout)
     #[arg(long, conflicts_with_all = ["no_linux", "filter"])]
     pub record: bool,
+    /// Compare this kernel's figures with their budgets; the exit status is 1 if one is more than 2 % above
+    #[arg(long, conflicts_with_all = ["record", "filter"])]
+    pub check: bool,
+    /// Make this kernel's figures the budgets (in a checkout)
+    #[arg(long, conflicts_with_all = ["record", "filter", "check"])]
+    pub set_budgets: bool,
 }
 
 /// The machine that all kernels are measured on.
 pub fn hardware() -> Hardware {
     Hardware {
-        memory: "512M".into(),
+        memory: format!("{}M", here::MEMORY >> 20),
         cpu: Some("EPYC-v1".into()),
         icount: true,
         seed: Some(1),
@@ -59,8 +68,12 @@ pub fn hardware() -> Hardware {
 /// Runs the command; gives the exit status.
 pub fn bench(arguments: &Bench, options: &Options) -> Result<u8> {
     let program = here::program()?;
-    let here = here::run(&program, &arguments.filter, options)?;
+    let kernel = options.kernel()?;
+    let here = here::run(&program, &kernel, &arguments.filter, options)?.0;
     interrupt::check()?;
+    if arguments.check || arguments.set_budgets {
+        return compare(arguments, &here, &kernel);
+    }
     let linux = linux_columns(arguments, &program)?;
     if arguments.record {
         recorded::write(&linux)?;
@@ -80,8 +93,33 @@ pub fn bench(arguments: &Bench, options: &Options) -> Result<u8> {
     Ok(u8::from(!failures.is_empty()))
 }
 
+/// Compares with the budgets, or makes them anew; gives the exit status.
+fn compare(arguments: &Bench, here: &Column, kernel: &Path) -> Result<u8> {
+    let measured = budgets::measured(here, kernel)?;
+    let mut wrong = here.failures();
+    if arguments.set_budgets && wrong.is_empty() {
+        budgets::write(&measured)?;
+    } else {
+        let budgets = budgets::budgets();
+        for line in budgets::savings(&measured, &budgets) {
+            say(&line)?;
+        }
+        wrong.extend(budgets::excesses(&measured, &budgets));
+    }
+    for line in &wrong {
+        say(line)?;
+    }
+    if wrong.is_empty() {
+        say(&format!(
+            "{} figures are within their budgets",
+            measured.len()
+        ))?;
+    }
+    Ok(u8::from(!wrong.is_empty()))
+}
+
 /// Linux's figures, measured now or recorded.
-fn linux_columns(arguments: &Bench, program: &std::path::Path) -> Result<Vec<Column>> {
+fn linux_columns(arguments: &Bench, program: &Path) -> Result<Vec<Column>> {
     if arguments.no_linux {
         return Ok(recorded::columns());
     }
@@ -95,6 +133,6 @@ fn linux_columns(arguments: &Bench, program: &std::path::Path) -> Result<Vec<Col
     }
 }
 
-fn write(file: &std::path::Path, text: &str) -> Result<()> {
+fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -125,7 +125,8 @@ pub use imp::irq;
 
 /// Clocks. `fn now_ns() -> u64`: monotonic nanoseconds since boot · `fn wall_clock_offset_ns() -> u64`: what added to it gives the
 /// time since 1970 · `fn set_wall_clock_offset_ns(u64)` · `fn set_timer(deadline_ns: u64)`: one call of `sched::timer_tick` at that
-/// time, or earlier if it is far away, in place of the one asked for before; called with interrupts off.
+/// time, or earlier if it is far away, in place of the one asked for before; called with interrupts off · `fn work_counts() -> u64`:
+/// counts of the CPU's own counter since the kernel's first instruction, without those in which it waited for an interrupt.
 pub use imp::time;
 
 /// The code with which user programs read the clocks without a system call: `fn image() -> Result<Vec<u8>, OutOfMemory>`, at most a page,

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::exec::strings::Strings;
 use super::{ExitStatus, Process, exec, table};
-use crate::arch::{self, Exit, PtRegs, irq, machine};
+use crate::arch::{self, Exit, PtRegs, irq, machine, time};
 use crate::config::{self, Config};
 use crate::errno::Result;
 use crate::fs;
@@ -44,6 +44,7 @@ fn run() {
         log::error!("cannot start {program}: {errno:?}");
         machine::exit(Exit::BringUpFailed);
     }
+    machine::control(format_args!("boot counts={}", time::work_counts()));
     machine::control(format_args!("start"));
     let _ = irq::save();
     // SAFETY: the registers are those of a program that was just loaded, and this is the bottom of the thread's own work: nothing on

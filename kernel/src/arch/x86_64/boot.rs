@@ -28,6 +28,7 @@ pub const CONFIG: BootloaderConfig = {
 /// The earliest part: from here on the log works, and exceptions are reported.
 pub fn early(info: &BootInfo) {
     x86_64::instructions::interrupts::disable();
+    time::begin();
     serial::init();
     panic::set_image_base(info.kernel_image_offset);
     features::init();

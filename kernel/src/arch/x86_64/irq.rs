@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use x86_64::instructions::interrupts;
 
-use super::{apic, pic};
+use super::{apic, pic, time};
 use crate::sync::rank;
 
 /// Whether interrupts were enabled.
@@ -40,8 +40,10 @@ pub fn enabled() -> bool {
 
 /// Sleeps until an interrupt was taken. Interrupts are off before and after. Always true: something may always happen.
 pub fn wait() -> bool {
-    interrupts::enable_and_hlt();
-    interrupts::disable();
+    time::waiting(|| {
+        interrupts::enable_and_hlt();
+        interrupts::disable();
+    });
     true
 }
 

@@ -22,11 +22,34 @@ static TSC_AT_BOOT: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds per count, times 2^32.
 static NS_PER_COUNT: AtomicU64 = AtomicU64::new(0);
 static WALL_OFFSET: AtomicU64 = AtomicU64::new(0);
+/// The time stamp counter at the kernel's first instruction.
+static FIRST: AtomicU64 = AtomicU64::new(0);
+/// Counts since then in which the CPU did nothing but wait.
+static WAITED: AtomicU64 = AtomicU64::new(0);
 
 #[inline]
 fn tsc() -> u64 {
     // SAFETY: reading the counter has no requirements.
     unsafe { _rdtsc() }
+}
+
+/// The kernel begins.
+pub(super) fn begin() {
+    FIRST.store(tsc(), Ordering::Relaxed);
+}
+
+/// Does `wait`, whose time is no work; gives its counts. Interrupts that come meanwhile are part of it.
+pub(super) fn waiting(wait: impl FnOnce()) -> u64 {
+    let start = tsc();
+    wait();
+    let counts = tsc() - start;
+    WAITED.fetch_add(counts, Ordering::Relaxed);
+    counts
+}
+
+/// Counts of the time stamp counter from the kernel's first instruction until now, without those of waiting.
+pub fn work_counts() -> u64 {
+    tsc() - FIRST.load(Ordering::Relaxed) - WAITED.load(Ordering::Relaxed)
 }
 
 /// Nanoseconds since boot, monotonic.
@@ -84,9 +107,7 @@ fn wait_for_pit() -> u64 {
         Port::<u8>::new(PIT_CHANNEL_2).write(count as u8);
         Port::<u8>::new(PIT_CHANNEL_2).write((count >> 8) as u8);
         gate.write(before & !0b11 | 1);
-        let start = tsc();
-        while gate.read() & (1 << 5) == 0 {}
-        let counts = tsc() - start;
+        let counts = waiting(|| while gate.read() & (1 << 5) == 0 {});
         gate.write(before & !0b11);
         counts
     }

@@ -90,8 +90,7 @@ static SENT: Counter = Counter::new();
 static HANDLED: Counter = Counter::new();
 
 extern "C" fn caught(_: c_int, _: *mut abi::siginfo_t, _: *mut c_void) {
-    let now = measure::now();
-    HANDLED.set(now);
+    HANDLED.set(measure::stop());
 }
 
 extern "C" fn send_once_a_round(_: usize) {
@@ -101,7 +100,7 @@ extern "C" fn send_once_a_round(_: usize) {
         }
         // The other thread comes to its access, and blocks, before this one runs again.
         sys::sched_yield();
-        SENT.set(measure::now());
+        SENT.set(measure::start());
         sys::signal_thread(VICTIM.get() as usize, abi::SIGUSR1);
         while ROUND.get() == round && HANDLED.get() < SENT.get() {
             sys::sched_yield();

@@ -3,7 +3,7 @@
 //!
 //!     bench [--disk FILE] [FILTER...]
 //!
-//! runs the operations whose names contain one of the filters (all without any) and prints a line for each ([`report`]). The program uses
+//! runs the operations whose names contain one of the filters, or are one behind `=` (all without any), and prints a line for each ([`report`]). The program uses
 //! neither libc nor std, so that what is measured is the kernel, and a fork has little to copy. Every operation runs in a process of its
 //! own and leaves nothing to the next one. As process 1 of a machine the program turns the machine off at the end.
 
@@ -74,6 +74,10 @@ impl Filters {
 
     fn let_pass(&self, operation: &Operation) -> bool {
         let words = &self.words[..self.count];
-        words.is_empty() || words.iter().any(|word| operation.name.contains(word))
+        words.is_empty()
+            || words.iter().any(|word| match word.strip_prefix('=') {
+                Some(name) => operation.name == name,
+                None => operation.name.contains(word),
+            })
     }
 }

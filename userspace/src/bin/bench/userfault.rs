@@ -117,7 +117,7 @@ pub fn copy() {
 }
 
 extern "C" fn caught(_: c_int, _: *mut abi::siginfo_t, _: *mut c_void) {
-    HANDLED.set(measure::now());
+    HANDLED.set(measure::stop());
 }
 
 extern "C" fn signal_first(_: usize) {
@@ -125,7 +125,7 @@ extern "C" fn signal_first(_: usize) {
     let contents = [5; PAGE];
     for _ in 0..PAGES {
         let first = fault(fd);
-        SENT.set(measure::now());
+        SENT.set(measure::start());
         sys::signal_thread(VICTIM.get() as usize, abi::SIGUSR1);
         // The access is made again after the handler.
         require(fault(fd) == first, "the same page is missing again");
