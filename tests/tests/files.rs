@@ -3,6 +3,20 @@
 use tests::programs::Compiled;
 use tests::{guest, oracle};
 
+#[test]
+fn devices_and_sockets_by_name_are_those_of_the_host() {
+    let program = Compiled::fixed("special_files");
+    let expected = oracle::run(program.path(), &[], &[], b"");
+    if !expected
+        .text()
+        .contains("zero: made 0, type 20000, device 1:5, size 0, opened 0")
+    {
+        eprintln!("skipped: device files cannot be made here");
+        return;
+    }
+    oracle::assert_same(program.path(), &[], b"");
+}
+
 /// On the root, which is a disk with changes in memory, and in memory alone.
 #[test]
 fn files_and_their_mappings_are_as_on_the_host() {

@@ -3,18 +3,29 @@
 use alloc::sync::Arc;
 use core::fmt::Write;
 
+use spin::Once;
+
 use super::console;
 use super::fixed::{Directory, Link, ino_below};
-use super::inode::{FileSystem, InodeRef};
+use super::inode::{FileSystem, FileType, InodeRef};
 use super::null::{self, Device};
 use super::pty;
 use super::text::Maker;
 use super::tmpfs::TmpFs;
 use super::userfaultfd;
 use crate::drivers::console::Output;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 
 const ROOT: u64 = 1;
+
+static DIRECTORY: Once<Arc<Directory>> = Once::new();
+
+/// The device of these numbers. `ENXIO` if there is none.
+pub fn find(file_type: FileType, device: (u32, u32)) -> Result<InodeRef> {
+    let is_it = |inode: &InodeRef| inode.file_type() == file_type && inode.stat().rdev == device;
+    let directory = DIRECTORY.get().ok_or(Errno::ENXIO)?;
+    directory.find(is_it).ok_or(Errno::ENXIO)
+}
 
 /// What [`mount`] made.
 pub struct Dev {
@@ -71,6 +82,7 @@ pub fn mount(root: &InodeRef) -> Result<Dev> {
         "shm",
         TmpFs::mount(FileSystem::Shm, parent, b"shm", 0o1777)?,
     )?;
+    DIRECTORY.call_once(|| dir.clone());
     Ok(Dev {
         dir,
         terminal: [stdout, stderr],

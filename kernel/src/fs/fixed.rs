@@ -97,6 +97,13 @@ impl Directory {
         })?)
     }
 
+    /// The first entry that is what is looked for.
+    pub fn find(&self, is_it: impl Fn(&InodeRef) -> bool) -> Option<InodeRef> {
+        let entries = self.entries.lock();
+        let found = entries.iter().find(|(_, inode)| is_it(inode));
+        found.map(|(_, inode)| inode.clone())
+    }
+
     /// Adds an entry, at bring-up.
     pub fn add(&self, name: &'static str, inode: InodeRef) -> Result {
         let mut entries = self.entries.lock();

@@ -146,6 +146,8 @@ pub enum NewNode<'a> {
     File,
     Directory,
     Fifo,
+    /// A socket, or a device with its numbers.
+    Special(FileType, (u32, u32)),
     /// With the target.
     Symlink(&'a [u8]),
 }

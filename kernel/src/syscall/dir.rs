@@ -132,17 +132,36 @@ pub fn sys_mkdir(&[path, mode, ..]: &Args) -> Result<usize> {
     sys_mkdirat(&[CWD, path, mode, 0, 0, 0])
 }
 
-/// mknodat(2): regular files and FIFOs.
-pub fn sys_mknodat(&[dirfd, path, mode, ..]: &Args) -> Result<usize> {
+/// mknodat(2). Devices are root's to make.
+pub fn sys_mknodat(&[dirfd, path, mode, device, ..]: &Args) -> Result<usize> {
+    let file_type = match mode as u32 & abi::S_IFMT {
+        abi::S_IFCHR => FileType::CharDevice,
+        abi::S_IFBLK => FileType::BlockDevice,
+        _ => FileType::Socket,
+    };
     let new = match mode as u32 & abi::S_IFMT {
         0 | abi::S_IFREG => NewNode::File,
         abi::S_IFIFO => NewNode::Fifo,
-        abi::S_IFCHR | abi::S_IFBLK | abi::S_IFSOCK | abi::S_IFDIR => return Err(Errno::EPERM),
+        abi::S_IFSOCK => NewNode::Special(file_type, (0, 0)),
+        abi::S_IFCHR | abi::S_IFBLK => NewNode::Special(file_type, device_of(device as u32)),
+        abi::S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
     let (parent, name) = new_name(dirfd, path)?;
     check_no_slash(&parent, &name)?;
+    let is_device = matches!(file_type, FileType::CharDevice | FileType::BlockDevice);
+    if is_device && !current().process.credentials.get().is_privileged() {
+        return match parent.dir.lookup(&name) {
+            Ok(_) => Err(Errno::EEXIST),
+            Err(_) => Err(Errno::EPERM),
+        };
+    }
     create(&parent.dir, &name, new, masked(mode))
+}
+
+/// The numbers of a device in the 32 bits that mknod(2) takes.
+fn device_of(device: u32) -> (u32, u32) {
+    (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xfff00)
 }
 
 /// mknod(2).

@@ -30,7 +30,8 @@ type Args = [usize; 6];
 pub fn sys_execve(regs: &mut PtRegs) -> Result<usize> {
     let [path, argv, envp, ..] = regs.syscall_args();
     let path = uaccess::read_string(path, abi::PATH_MAX as usize, Errno::ENAMETOOLONG)?;
-    let (argv, envp) = (Strings::from_user(argv)?, Strings::from_user(envp)?);
+    let argv = Strings::from_user(argv)?.with_a_first()?;
+    let envp = Strings::from_user(envp)?;
     let file = fs::open_exec(&path)?;
     exec::exec(regs, file, &path, argv, &envp)?;
     Ok(0)
@@ -44,7 +45,8 @@ pub fn sys_execveat(regs: &mut PtRegs) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     let path = uaccess::read_string(path, abi::PATH_MAX as usize, Errno::ENAMETOOLONG)?;
-    let (argv, envp) = (Strings::from_user(argv)?, Strings::from_user(envp)?);
+    let argv = Strings::from_user(argv)?.with_a_first()?;
+    let envp = Strings::from_user(envp)?;
     let at_cwd = dirfd as i32 == abi::AT_FDCWD;
     let (file, shown) = match path.first() {
         None if flags & abi::AT_EMPTY_PATH == 0 => return Err(Errno::ENOENT),

@@ -146,6 +146,7 @@ impl Node {
                 Content::Directory(Directory::new(None)),
             ),
             NewNode::Fifo => (FileType::Fifo, Content::Fifo(Pipe::new()?)),
+            NewNode::Special(file_type, device) => (file_type, Content::Special(device)),
             NewNode::Symlink(target) => (FileType::Symlink, Content::Symlink(copy(target)?)),
         };
         let place = NodePlace::In(self.this(), copy(name)?);

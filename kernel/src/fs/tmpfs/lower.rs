@@ -92,7 +92,7 @@ impl Node {
             FileType::Directory => Content::Directory(Directory::new(Some(LowerDir::new(path)?))),
             FileType::Symlink => Content::Symlink(lower.read_link(path)?),
             FileType::Fifo => Content::Fifo(crate::fs::pipe::Pipe::new()?),
-            _ => Content::Special,
+            _ => Content::Special(stat.rdev),
         };
         let state = State {
             place,

@@ -67,8 +67,8 @@ enum Content {
     Directory(Directory),
     Symlink(Vec<u8>),
     Fifo(Arc<Pipe>),
-    /// A device or socket on the disk, which nobody can open.
-    Special,
+    /// A socket, or a device with its numbers: opened as that one in /dev, if there is one.
+    Special((u32, u32)),
 }
 
 /// What changes about a node.
@@ -279,7 +279,11 @@ impl Inode for Node {
                 let _ = self.complete(dir);
                 self.fs.lower.as_ref().map_or(0, |_| 4096)
             }
-            Content::Fifo(_) | Content::Special => 0,
+            Content::Fifo(_) | Content::Special(_) => 0,
+        };
+        let rdev = match &self.content {
+            Content::Special(device) => *device,
+            _ => (0, 0),
         };
         let blocks = match &self.content {
             Content::File(pages) => pages.pages_allocated() * 8,
@@ -291,6 +295,7 @@ impl Inode for Node {
             nlink: state.nlink,
             uid: state.uid,
             gid: state.gid,
+            rdev,
             size,
             blocks,
             atime: state.atime,
@@ -325,7 +330,9 @@ impl Inode for Node {
             Content::Directory(_) => Ok(Opened::Directory),
             Content::Symlink(_) => Err(Errno::ELOOP),
             Content::Fifo(pipe) => Pipe::open(pipe, access, nonblock),
-            Content::Special => Err(Errno::ENXIO),
+            Content::Special(device) => {
+                crate::fs::dev::find(self.file_type, *device)?.open(access, nonblock)
+            }
         }
     }
 

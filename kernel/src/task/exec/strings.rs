@@ -68,6 +68,14 @@ impl Strings {
         Ok(strings)
     }
 
+    /// The same, but never without a first string: programs take it for granted (`execve(2)`, since Linux 5.18).
+    pub fn with_a_first(mut self) -> Result<Strings> {
+        if self.count == 0 {
+            self.push(b"")?;
+        }
+        Ok(self)
+    }
+
     pub fn count(&self) -> usize {
         self.count
     }
