@@ -202,6 +202,23 @@ static void holes(void) {
     MUST(unlink("holes"));
 }
 
+/* What fallocate(2) set aside is not in memory before it is used. */
+static void set_aside(void) {
+    puts("-- set aside");
+    unsigned char in_memory[4];
+    int fd = memfd_create("set aside", 0);
+    SHOW(fallocate(fd, 0, 0, 4 * PAGE));
+    char *at = map(fd, 4, MAP_SHARED, 0);
+    for (int n = 0; n < 3; n++) {
+        MUST(mincore(at, 4 * PAGE, in_memory));
+        for (int page = 0; page < 4; page++)
+            printf("%d", in_memory[page] & 1);
+        puts("");
+        at[(n + 1) * PAGE] = 1;
+    }
+    close(fd);
+}
+
 static struct stat before;
 
 static void note(int fd) {

@@ -416,20 +416,29 @@ pub fn sys_rseq(&[address, len, flags, signature, ..]: &Args) -> Result<usize> {
     rseq::register(address, len as u32 as usize, flags as u32, signature as u32).map(|()| 0)
 }
 
-/// membarrier(2). One CPU sees its own writes in order and serializes at every switch, so all that is left is who has registered.
+/// membarrier(2). One CPU sees its own writes in order, code included, and other threads' restartable sequences ended when they were
+/// switched away from; so all that is left is who has registered.
 pub fn sys_membarrier(&[command, flags, ..]: &Args) -> Result<usize> {
     use abi::membarrier_cmd as cmd;
-    const NEEDS_REGISTRATION: u32 = cmd::MEMBARRIER_CMD_PRIVATE_EXPEDITED as u32;
+    const RSEQ: u32 = cmd::MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ as u32;
+    const NEEDS_REGISTRATION: u32 = cmd::MEMBARRIER_CMD_PRIVATE_EXPEDITED as u32
+        | cmd::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE as u32
+        | RSEQ;
     const REGISTER: u32 = cmd::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED as u32
-        | cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED as u32;
+        | cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED as u32
+        | cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE as u32
+        | cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ as u32;
+    const REGISTRATIONS: u32 = cmd::MEMBARRIER_CMD_GET_REGISTRATIONS as u32;
     const ALWAYS: u32 =
         cmd::MEMBARRIER_CMD_GLOBAL as u32 | cmd::MEMBARRIER_CMD_GLOBAL_EXPEDITED as u32;
     let registered = &current().process.barriers;
-    if flags != 0 {
+    let one_cpu = abi::membarrier_cmd_flag::MEMBARRIER_CMD_FLAG_CPU as u32;
+    if flags as u32 != 0 && (command as u32 != RSEQ || flags as u32 != one_cpu) {
         return Err(Errno::EINVAL);
     }
     match command as u32 {
-        0 => return Ok((NEEDS_REGISTRATION | REGISTER | ALWAYS) as usize),
+        0 => return Ok((NEEDS_REGISTRATION | REGISTER | ALWAYS | REGISTRATIONS) as usize),
+        REGISTRATIONS => return Ok(registered.load(Ordering::Relaxed) as usize),
         bit if !bit.is_power_of_two() => return Err(Errno::EINVAL),
         bit if bit & ALWAYS != 0 => {}
         bit if bit & REGISTER != 0 => {

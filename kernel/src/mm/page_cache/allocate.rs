@@ -128,6 +128,5 @@ impl Mapping {
 
 /// Whether a page holds more than room.
 fn is_data(page: FrameNumber) -> bool {
-    let state = frame::meta(page).state.load(Ordering::Relaxed);
-    state & (page_state::UPTODATE | page_state::UNUSED) == page_state::UPTODATE
+    page_state::is_data(frame::meta(page).state.load(Ordering::Relaxed))
 }

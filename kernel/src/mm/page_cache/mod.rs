@@ -57,6 +57,11 @@ mod page_state {
     pub const MODIFIED: u32 = 1 << 6;
     /// Set aside by fallocate(2), and not used since.
     pub const UNUSED: u32 = 1 << 7;
+
+    /// Whether a page of this state holds more than room.
+    pub fn is_data(state: u32) -> bool {
+        state & (UPTODATE | UNUSED) == UPTODATE
+    }
 }
 
 /// Whether a frame is or was a page of a file, not private memory. For frames that are mapped.
@@ -370,7 +375,7 @@ impl Mapping {
     /// Whether the page at `index` is in the cache and up to date.
     pub fn is_cached(&self, index: u64) -> bool {
         self.pages.lock().get(index).is_some_and(|page| {
-            frame::meta(page).state.load(Ordering::Acquire) & page_state::UPTODATE != 0
+            page_state::is_data(frame::meta(page).state.load(Ordering::Acquire))
         })
     }
 
@@ -389,8 +394,8 @@ impl Mapping {
             };
             let state = frame::meta(page).state.load(Ordering::Acquire);
             // Room that was set aside is used by its own fault.
-            let ready = state & (page_state::UPTODATE | page_state::UNUSED) == page_state::UPTODATE;
-            if ready && !f((index - first) as usize, Ready(page, PhantomData)) {
+            if page_state::is_data(state) && !f((index - first) as usize, Ready(page, PhantomData))
+            {
                 return;
             }
         }
