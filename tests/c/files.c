@@ -519,7 +519,7 @@ static void all_in(const char *parent) {
     snprintf(dir, sizeof dir, "%s/faultline-XXXXXX", parent);
     MUST(mkdtemp(dir) ? 0 : -1);
     MUST(chdir(dir));
-    void (*parts[])(void) = {one_cache, truncation, holes, times, names, seals, room};
+    void (*parts[])(void) = {one_cache, truncation, holes, set_aside, times, names, seals, room};
     for (unsigned n = 0; n < sizeof parts / sizeof *parts; n++) {
         parts[n]();
         fflush(stdout);

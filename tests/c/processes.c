@@ -1,9 +1,11 @@
-/* fork, pipe, wait statuses, execve of itself, and copy-on-write by glibc. */
+/* fork, pipe, wait statuses, execve of itself, copy-on-write by glibc, and membarrier. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,6 +82,20 @@ static void pipes(void)
 	}
 }
 
+/* Commands of membarrier(2) before and after registration. */
+static void barriers(void)
+{
+	printf("membarrier offers: %ld\n", syscall(SYS_membarrier, 0, 0, 0) & 0x1ff);
+	for (int round = 0; round < 2; round++)
+		for (int command = 1; command <= 256; command <<= 1)
+			for (int flags = 0; flags < 3; flags++) {
+				long done = syscall(SYS_membarrier, command, flags, 0);
+
+				printf("%ld ", done < 0 ? (long)-errno : done);
+			}
+	printf("%ld\n", syscall(SYS_membarrier, 3, 0, 0));
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], "child") == 0) {
@@ -97,5 +113,6 @@ int main(int argc, char **argv)
 	int status = status_of(pid);
 	printf("reaped twice: %d %s\n", status, strerror(errno));
 	pipes();
+	barriers();
 	return 0;
 }
