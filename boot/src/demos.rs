@@ -114,7 +114,7 @@ impl Demo {
 }
 
 /// In the order in which they are run.
-pub const DEMOS: [Demo; 26] = [
+pub const DEMOS: [Demo; 28] = [
     Demo::plain(
         "demand-zero",
         "pages of a mapping far larger than memory appear when they are touched",
@@ -172,6 +172,14 @@ pub const DEMOS: [Demo; 26] = [
     Demo::plain(
         "nested-signals",
         "handlers interrupt each other and return in order",
+    ),
+    Demo::plain(
+        "handler-on-lazy-stack",
+        "a signal frame lands on lazy, shared, file and userfaultfd pages, or nowhere",
+    ),
+    Demo::plain(
+        "sigreturn-attacks",
+        "a handler spoils the frame that it returns by, and hurts only itself",
     ),
     Demo::plain(
         "signal-order",

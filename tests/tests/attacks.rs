@@ -33,11 +33,6 @@ fn every_number_with_bad_pointers() {
 }
 
 #[test]
-fn spoiled_signal_frames() {
-    same_as_on_linux("sigreturn-bad", &[]);
-}
-
-#[test]
 fn random_system_calls() {
     for seed in ["1", "2"] {
         survives("fuzz-syscalls", &["--env", "FAULTLINE_FUZZ=1"], &[seed]);

@@ -69,6 +69,8 @@ demos! {
     stack_growth "stack-growth",
     stack_overflow "stack-overflow",
     nested_signals "nested-signals",
+    handler_on_lazy_stack "handler-on-lazy-stack",
+    sigreturn_attacks "sigreturn-attacks",
     signal_order "signal-order",
     sigqueue_rt "sigqueue-rt",
     interrupted_fault "interrupted-fault",

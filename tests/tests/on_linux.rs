@@ -23,11 +23,6 @@ fn bad_pointers_are_efault() {
 }
 
 #[test]
-fn spoiled_signal_frames() {
-    passes_the_same_way_twice("sigreturn-bad", &[]);
-}
-
-#[test]
 fn fault_storm() {
     passes_the_same_way_twice("storm", &["1", "2"]);
 }

@@ -93,6 +93,11 @@ const CASES: &[Case] = &[
         LIVES,
     ),
     (
+        "the state says that it is small, and ends where nothing is mapped",
+        |frame| frame.cut_off_state(),
+        SEGV,
+    ),
+    (
         "there is no floating-point state",
         |frame| frame.set_fpstate(0),
         LIVES,
@@ -135,7 +140,7 @@ extern "C" fn spoil(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc:
 
 fn main() -> ExitCode {
     let mut demo = Demo::start(
-        "sigreturn-bad",
+        "sigreturn-attacks",
         "what a handler does to its frame hurts at most its own process",
     );
     process::no_core_files();
@@ -147,8 +152,8 @@ fn main() -> ExitCode {
         demo.check_eq(ended, expected, format_args!("{what}: {ended}"));
     }
 
-    demo.step("a stack pointer that is not canonical ends the process, by SIGSEGV or by SIGBUS");
-    for rsp in [1 << 47, 0x8000_0000_0000_0000] {
+    demo.step("a stack pointer that a program cannot have ends it, by SIGSEGV or by SIGBUS");
+    for rsp in [1 << 47, 0x8000_0000_0000_0000, 0xffff_8000_0000_0000] {
         BAD_RSP.store(rsp, SeqCst);
         let child = process::child(return_to_bad_stack).expect("fork");
         let ended = process::wait(child).expect("wait");
@@ -177,6 +182,13 @@ fn main() -> ExitCode {
             SEGV,
             format_args!("the stack pointer is {kind:?}: {ended}"),
         );
+    }
+
+    demo.step("a frame that asks for privileges gives none");
+    for (what, instruct) in PRIVILEGED {
+        let child = process::child(|| privileged(*instruct)).expect("fork");
+        let ended = process::wait(child).expect("wait");
+        demo.check_eq(ended, SEGV, format_args!("{what} afterwards: {ended}"));
     }
 
     demo.step("afterwards");
@@ -219,6 +231,31 @@ fn return_through(case: u32) -> i32 {
     // Floating point still works, whatever became of its state.
     let sum: f64 = std::hint::black_box([0.5, 0.25]).iter().sum();
     i32::from(!(harmless_flags && harmless_mask && sum == 0.75)) * 3
+}
+
+/// Instructions that user code may not use, whatever flags a frame asks for.
+const PRIVILEGED: &[(&str, fn())] = &[
+    // SAFETY: each of them faults, or a check fails.
+    ("cli", || unsafe { asm!("cli") }),
+    // SAFETY: as above.
+    ("sti", || unsafe { asm!("sti") }),
+    // SAFETY: as above.
+    ("hlt", || unsafe { asm!("hlt") }),
+    // SAFETY: as above.
+    ("in", || unsafe {
+        asm!("in al, dx", out("al") _, in("dx") 0x64u16)
+    }),
+];
+
+/// In the child: returns through a frame with IOPL 3, and then does what only that would allow.
+fn privileged(instruct: fn()) -> i32 {
+    let iopl = CASES
+        .iter()
+        .position(|(what, ..)| what.starts_with("IOPL"))
+        .expect("there is such a case");
+    let returned = return_through(iopl as u32);
+    instruct();
+    returned
 }
 
 static BAD_RSP: AtomicU64 = AtomicU64::new(0);
@@ -352,6 +389,32 @@ impl Frame<'_> {
             };
         } else {
             self.set(libc::REG_RIP, 0);
+        }
+    }
+
+    /// A copy of the state at the end of a page, of which it claims to need no more than the legacy part and the header.
+    fn cut_off_state(&mut self) {
+        const CLAIMED: usize = 576;
+        if !self.has_xsave() {
+            return self.set(libc::REG_RIP, 0);
+        }
+        let from = self.fpstate();
+        // SAFETY: a new mapping whose second page goes again; the copy and its closing magic end within the first.
+        unsafe {
+            let page = libc::mmap(
+                std::ptr::null_mut(),
+                0x2000,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            libc::munmap(page.byte_add(0x1000), 0x1000);
+            let to: *mut u8 = page.byte_add(0x1000 - CLAIMED - 64).cast();
+            std::ptr::copy_nonoverlapping(from, to, CLAIMED);
+            to.add(464 + 16).cast::<u32>().write(CLAIMED as u32);
+            to.add(CLAIMED).cast::<u32>().write(0x4650_5845);
+            self.set_fpstate(to as u64);
         }
     }
 
