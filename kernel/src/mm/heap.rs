@@ -185,12 +185,26 @@ impl KernelHeap {
     }
 }
 
+/// How often memory was asked for since the start, in tests.
+#[cfg(all(test, target_os = "none"))]
+static ALLOCATIONS: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+
+/// How often `body` asks for memory, with all that runs meanwhile.
+#[cfg(all(test, target_os = "none"))]
+pub fn allocations_of(body: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.load(core::sync::atomic::Ordering::Relaxed);
+    body();
+    ALLOCATIONS.load(core::sync::atomic::Ordering::Relaxed) - before
+}
+
 // SAFETY: the wrapped allocator keeps GlobalAlloc's rules, and the lock makes it one call at a time.
 unsafe impl GlobalAlloc for Global {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() > MAX_SIZE {
             return ptr::null_mut();
         }
+        #[cfg(all(test, target_os = "none"))]
+        ALLOCATIONS.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         let mut global = self.0.lock();
         global
             .allocate(layout)

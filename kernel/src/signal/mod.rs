@@ -9,6 +9,8 @@
 pub mod action;
 pub mod deliver;
 pub mod frame;
+#[cfg(all(test, target_os = "none"))]
+mod heapless;
 pub mod info;
 pub mod queue;
 pub mod quota;
