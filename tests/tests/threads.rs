@@ -38,6 +38,11 @@ fn random_signal_calls_answer_as_on_the_host() {
 }
 
 #[test]
+fn signals_that_are_read() {
+    same_as_on_linux("signal_files");
+}
+
+#[test]
 fn a_million_signals_among_fifty_threads() {
     same_as_on_linux("signal_flood");
 }

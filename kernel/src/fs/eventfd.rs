@@ -116,4 +116,8 @@ impl Stream for Counter {
     fn poll_queue(&self) -> Option<&PollQueue> {
         Some(&self.watchers)
     }
+
+    fn seekable(&self) -> bool {
+        true
+    }
 }

@@ -221,11 +221,18 @@ impl File {
         }
     }
 
+    /// Whether a stream takes pread(2) and pwrite(2), whose offset it does not heed: a device does, which was opened by its name.
+    fn takes_offset(&self, stream: &dyn Stream) -> bool {
+        stream.seekable() && self.flags() & abi::O_LARGEFILE != 0
+    }
+
     /// pread(2).
     pub fn read_at(&self, offset: u64, dst: &mut Dst<'_>) -> Result<usize> {
         self.check_readable()?;
         match &self.opened {
-            Opened::Stream(stream) if stream.seekable() => stream.read(dst, self.nonblock()),
+            Opened::Stream(stream) if self.takes_offset(&**stream) => {
+                stream.read(dst, self.nonblock())
+            }
             Opened::Stream(_) => Err(Errno::ESPIPE),
             Opened::Regular(pages, _) => {
                 self.accessed(dst);
@@ -325,7 +332,9 @@ impl File {
     pub fn write_at(&self, offset: u64, src: &mut Src<'_>) -> Result<usize> {
         self.check_writable()?;
         match &self.opened {
-            Opened::Stream(stream) if stream.seekable() => stream.write(src, self.nonblock()),
+            Opened::Stream(stream) if self.takes_offset(&**stream) => {
+                stream.write(src, self.nonblock())
+            }
             Opened::Stream(_) => Err(Errno::ESPIPE),
             Opened::Regular(_, Some(node)) if self.flags() & abi::O_APPEND != 0 => {
                 Ok(node.append(src)?.1)

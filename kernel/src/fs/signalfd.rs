@@ -85,6 +85,10 @@ impl Stream for SignalFile {
         current().process.signal_readers.tell();
         Ok(())
     }
+
+    fn seekable(&self) -> bool {
+        true
+    }
 }
 
 /// `struct signalfd_siginfo`: the fields of siginfo that the signal's origin fills, each in its own place.

@@ -68,7 +68,7 @@ pub trait Stream: Send + Sync {
         Err(Errno::ENOTTY)
     }
 
-    /// Whether lseek(2) and pread(2) are allowed, although they have no effect.
+    /// Whether lseek(2) is allowed, although it has no effect; and if the file has a name, pread(2) and pwrite(2).
     fn seekable(&self) -> bool {
         false
     }

@@ -260,6 +260,10 @@ impl Stream for Open {
     fn timer(&self) -> Option<&Arc<TimerFd>> {
         Some(&self.0)
     }
+
+    fn seekable(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for Open {

@@ -149,6 +149,10 @@ impl Stream for Descriptor {
         }
         .map(|()| 0)
     }
+
+    fn seekable(&self) -> bool {
+        true
+    }
 }
 
 impl Descriptor {
