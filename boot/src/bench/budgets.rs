@@ -14,8 +14,8 @@ use crate::workspace;
 const BUDGETS: &str = include_str!("../../bench/budgets.tsv");
 const FILE: &str = "boot/bench/budgets.tsv";
 
-/// How far a figure may be above its budget, in parts of it.
-const TOLERANCE: f64 = 0.02;
+/// How far a figure may be above its budget, in percent of it.
+const TOLERANCE: u64 = 2;
 
 /// Figures beside those of the operations.
 const BOOT: &str = "boot";
@@ -77,7 +77,7 @@ pub fn excesses(measured: &[(String, u64)], budgets: &[(String, u64)]) -> Vec<St
             return Some(format!("{name} has no budget in {FILE}"));
         };
         let growth = *figure as f64 / budget as f64 - 1.0;
-        (growth > TOLERANCE).then(|| {
+        (figure * 100 > budget * (100 + TOLERANCE)).then(|| {
             format!(
                 "{name} costs {figure}, {:.1} % more than its budget of {budget}",
                 100.0 * growth
@@ -92,7 +92,7 @@ pub fn savings(measured: &[(String, u64)], budgets: &[(String, u64)]) -> Vec<Str
     let rows = measured.iter().filter_map(|(name, figure)| {
         let (_, budget) = budgets.iter().find(|(other, _)| other == name)?;
         let saved = 1.0 - *figure as f64 / *budget as f64;
-        (saved > TOLERANCE).then(|| {
+        (figure * 100 < budget * (100 - TOLERANCE)).then(|| {
             format!(
                 "{name} costs {figure}, {:.1} % less than its budget of {budget}",
                 100.0 * saved

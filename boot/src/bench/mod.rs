@@ -12,6 +12,7 @@ mod linux;
 pub mod operations;
 mod profile;
 mod recorded;
+mod scale;
 mod svg;
 mod table;
 
@@ -43,14 +44,17 @@ pub struct Bench {
     /// Draw the figures as a bar chart into FILE
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+    /// Measure what operations cost among more and more areas, processes, pages, signals and waiters, here and under the lean 6.1
+    #[arg(long, conflicts_with_all = ["record", "json"])]
+    pub scale: bool,
     /// Keep Linux's figures as the recorded ones (in a checkout)
     #[arg(long, conflicts_with_all = ["no_linux", "filter"])]
     pub record: bool,
     /// Compare this kernel's figures with their budgets; the exit status is 1 if one is more than 2 % above
-    #[arg(long, conflicts_with_all = ["record", "filter"])]
+    #[arg(long, conflicts_with_all = ["record", "filter", "scale"])]
     pub check: bool,
     /// Make this kernel's figures the budgets (in a checkout)
-    #[arg(long, conflicts_with_all = ["record", "filter", "check"])]
+    #[arg(long, conflicts_with_all = ["record", "filter", "check", "scale"])]
     pub set_budgets: bool,
 }
 
@@ -69,6 +73,9 @@ pub fn hardware() -> Hardware {
 pub fn bench(arguments: &Bench, options: &Options) -> Result<u8> {
     let program = here::program()?;
     let kernel = options.kernel()?;
+    if arguments.scale {
+        return scaled(arguments, &program, &kernel, options);
+    }
     let here = here::run(&program, &kernel, &arguments.filter, options)?.0;
     interrupt::check()?;
     if arguments.check || arguments.set_budgets {
@@ -87,6 +94,31 @@ pub fn bench(arguments: &Bench, options: &Options) -> Result<u8> {
     if let Some(file) = &arguments.svg {
         write(file, &chart::draw(&columns))?;
     }
+    for failure in &failures {
+        eprintln!("boot: {failure}");
+    }
+    Ok(u8::from(!failures.is_empty()))
+}
+
+/// Does `--scale`; gives the exit status.
+fn scaled(arguments: &Bench, program: &Path, kernel: &Path, options: &Options) -> Result<u8> {
+    let hardware = Hardware {
+        memory: scale::MEMORY.into(),
+        ..hardware()
+    };
+    let mut filters = vec!["--scale".to_owned()];
+    filters.extend_from_slice(&arguments.filter);
+    let here = here::run_on(hardware.clone(), program, kernel, &filters, options)?.0;
+    interrupt::check()?;
+    let mut columns = vec![here];
+    if !arguments.no_linux {
+        columns.push(linux::run_one(&hardware, program, &filters)?);
+    }
+    say(&scale::table(&columns))?;
+    if let Some(file) = &arguments.svg {
+        write(file, &scale::draw(&columns))?;
+    }
+    let failures: Vec<String> = columns.iter().flat_map(Column::failures).collect();
     for failure in &failures {
         eprintln!("boot: {failure}");
     }

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::bench::hardware;
 use crate::interrupt::Guarded;
-use crate::{memfile, qemu};
+use crate::memfile;
+use crate::qemu::{self, Hardware};
 
 /// How long it may say nothing: the start, and each operation.
 const SILENCE: Duration = Duration::from_secs(150);
@@ -26,14 +26,20 @@ pub struct Said {
 }
 
 /// Boots `kernel` with further `settings`; the program gets `filters`.
-pub fn boot(kernel: &Path, initrd: &File, settings: &str, filters: &[String]) -> Result<Said> {
+pub fn boot(
+    hardware: &Hardware,
+    kernel: &Path,
+    initrd: &File,
+    settings: &str,
+    filters: &[String],
+) -> Result<Said> {
     // What stands behind `--` is init's.
     let arguments = format!(
         "console=ttyS0 quiet loglevel=0 panic=-1 nokaslr rdinit=/init {settings} -- {}",
         filters.join(" ")
     );
     let line = qemu::linux_command(
-        &hardware(),
+        hardware,
         kernel,
         &memfile::path_in_child(initrd),
         &arguments,

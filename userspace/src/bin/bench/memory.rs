@@ -110,6 +110,20 @@ impl Region {
         check::require(result == 0, "mprotect");
     }
 
+    /// Gives one page back.
+    pub fn forget_page(&self, page: usize) {
+        // SAFETY: within the mapping.
+        let result = unsafe {
+            sys::call3(
+                abi::__NR_madvise,
+                self.start + page * PAGE,
+                PAGE,
+                abi::MADV_DONTNEED as usize,
+            )
+        };
+        check::require(result == 0, "madvise");
+    }
+
     /// Gives all pages back.
     #[inline(always)]
     pub fn forget(&self) {

@@ -21,7 +21,7 @@ pub fn fork_16m() {
     );
 }
 
-fn forks(rounds: u32) {
+pub fn forks(rounds: u32) {
     for round in 0..rounds {
         let status = SAMPLES.time(|| {
             let child = sys::fork();

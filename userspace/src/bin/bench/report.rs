@@ -1,7 +1,7 @@
 //! What comes out: a line for each operation on stdout, behind a mark that no kernel's message begins with.
 //!
 //!     @ machine tsc=T free=BYTES
-//!     @ NAME median=N least=N most=N samples=N
+//!     @ NAME[@SIZE] median=N least=N most=N samples=N
 //!     @ NAME failed: WHY
 //!     @ end
 
@@ -11,7 +11,6 @@ use core::ptr;
 
 use crate::measure::{self, SAMPLES, Summary};
 use crate::memory::{PAGE, Region};
-use crate::operations::Operation;
 use crate::sys;
 
 /// What a worker leaves for the process that started it, in shared memory.
@@ -49,11 +48,14 @@ pub fn machine() {
     ));
 }
 
-/// Runs one operation in a process of its own; whether it went well.
-pub fn run(operation: &Operation, disk: Option<&'static str>) -> bool {
-    if operation.needs_disk && disk.is_none() {
-        return true;
-    }
+/// Runs one operation in a process of its own; whether it went well. With a size its name is followed by `@SIZE`.
+pub fn run(
+    name: &str,
+    size: Option<usize>,
+    work: impl FnOnce(),
+    disk: Option<&'static str>,
+) -> bool {
+    let name = Name(name, size);
     let shared = Region::shared(PAGE);
     let outcome = shared.address() as *mut Outcome;
     // SAFETY: a page of zeros of our own, larger than an outcome; nothing else runs.
@@ -67,7 +69,7 @@ pub fn run(operation: &Operation, disk: Option<&'static str>) -> bool {
     }
     let worker = sys::fork();
     if worker == 0 {
-        (operation.run)();
+        work();
         // SAFETY: the parent reads it after our end.
         unsafe { (*outcome).summary = SAMPLES.summary() };
         sys::exit(0);
@@ -82,15 +84,13 @@ pub fn run(operation: &Operation, disk: Option<&'static str>) -> bool {
             most,
             count,
         }) => line(format_args!(
-            "{} median={median} least={least} most={most} samples={count}",
-            operation.name
+            "{name} median={median} least={least} most={most} samples={count}"
         )),
         None => {
             let text = complaint.split(|&byte| byte == 0).next();
             let text = text.and_then(|text| str::from_utf8(text).ok());
             line(format_args!(
-                "{} failed: {} (status {status:#x})",
-                operation.name,
+                "{name} failed: {} (status {status:#x})",
                 text.unwrap_or_default()
             ));
         }
@@ -112,6 +112,19 @@ pub fn complain(what: &str) {
         Some(outcome) => {
             let length = what.len().min(outcome.complaint.len());
             outcome.complaint[..length].copy_from_slice(&what.as_bytes()[..length]);
+        }
+    }
+}
+
+/// The name of an operation, with a size perhaps.
+struct Name<'a>(&'a str, Option<usize>);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)?;
+        match self.1 {
+            Some(size) => write!(f, "@{size}"),
+            None => Ok(()),
         }
     }
 }

@@ -84,6 +84,17 @@ pub fn wait(pid: Pid) -> i32 {
     status
 }
 
+/// Waits for any child; gives its wait status.
+pub fn wait_any() -> i32 {
+    let mut status = 0;
+    // SAFETY: a place for the status.
+    done(
+        unsafe { call4(abi::__NR_wait4, usize::MAX, &raw mut status as usize, 0, 0) },
+        "wait4",
+    );
+    status
+}
+
 /// Runs the program at `path` (ended by NUL) with one argument besides its name. It only comes back if that fails.
 pub fn exec(path: &'static str, argument: &'static str) -> ! {
     let arguments = [path.as_ptr(), argument.as_ptr(), ptr::null()];

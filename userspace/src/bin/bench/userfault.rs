@@ -31,7 +31,7 @@ fn request<T>(fd: Fd, number: u32, argument: &mut T) -> isize {
     }
 }
 
-fn watch(region: &Region) -> Fd {
+pub fn watch(region: &Region) -> Fd {
     // SAFETY: it makes a descriptor.
     let fd = done(
         unsafe { sys::call1(abi::__NR_userfaultfd, 0) },
@@ -76,7 +76,7 @@ fn fault(fd: Fd) -> usize {
 }
 
 #[inline(always)]
-fn fill(fd: Fd, address: usize, contents: &[u8; PAGE]) {
+pub fn fill(fd: Fd, address: usize, contents: &[u8; PAGE]) {
     let mut copy = abi::uffdio_copy {
         dst: (address & !(PAGE - 1)) as u64,
         src: contents.as_ptr().addr() as u64,
