@@ -1,5 +1,6 @@
 //! System calls on user and group numbers (`credentials(7)`).
 
+use super::process::process_or_self;
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
 use crate::sched::current;
@@ -156,4 +157,74 @@ pub fn sys_setgroups(&[size, list, ..]: &Args) -> Result<usize> {
         *group = UserPtr::<u32>::new(list).at(index).read()?;
     }
     change(|identity, _| identity.set_groups(groups))
+}
+
+/// All capabilities that Linux knows; there are no others.
+const ALL: u64 = (1 << 41) - 1;
+
+/// What the current process has: effective, permitted, inheritable.
+fn capabilities(of: &Identity) -> [u64; 3] {
+    let user = of.user;
+    let is_root = |id| if id == 0 { ALL } else { 0 };
+    let permitted = is_root(user.real) | is_root(user.effective) | is_root(user.saved);
+    [is_root(user.effective), permitted, 0]
+}
+
+// Versions of the header, from `linux/capability.h`: the first has sets of 32 bits, the others of 64 bits in two halves.
+const VERSION_1: u32 = 0x1998_0330;
+const VERSION_2: u32 = 0x2007_1026;
+const VERSION_3: u32 = 0x2008_0522;
+
+/// The number of halves of each set, and the process. An unknown version is answered by the best one and `None`.
+fn read_header(header: usize) -> Result<(Option<usize>, u32)> {
+    let header = UserPtr::<[u32; 2]>::new(header);
+    let [version, pid] = header.read()?;
+    let halves = match version {
+        VERSION_1 => Some(1),
+        VERSION_2 | VERSION_3 => Some(2),
+        _ => {
+            header.write([VERSION_3, pid])?;
+            None
+        }
+    };
+    if (pid as i32) < 0 && halves.is_some() {
+        return Err(Errno::EINVAL);
+    }
+    Ok((halves, pid))
+}
+
+/// capget(2): root has all capabilities, others none.
+pub fn sys_capget(&[header, data, ..]: &Args) -> Result<usize> {
+    let (Some(halves), pid) = read_header(header)? else {
+        return if data == 0 { Ok(0) } else { Err(Errno::EINVAL) };
+    };
+    let process = process_or_self(pid as usize)?;
+    let sets = capabilities(&process.credentials.get());
+    for half in 0..halves {
+        let part = sets.map(|set| (set >> (32 * half)) as u32);
+        UserPtr::<[u32; 3]>::new(data).at(half).write(part)?;
+    }
+    Ok(0)
+}
+
+/// capset(2): only what the process has already, as capabilities go with the user's number. `EPERM`.
+pub fn sys_capset(&[header, data, ..]: &Args) -> Result<usize> {
+    let (Some(halves), pid) = read_header(header)? else {
+        return Err(Errno::EINVAL);
+    };
+    if ![0, current().process.pid].contains(&pid) {
+        return Err(Errno::EPERM);
+    }
+    let mut asked = [0u64; 3];
+    for half in 0..halves {
+        let part = UserPtr::<[u32; 3]>::new(data).at(half).read()?;
+        for (set, part) in asked.iter_mut().zip(part) {
+            *set |= u64::from(part) << (32 * half);
+        }
+    }
+    if asked == capabilities(&own()) {
+        Ok(0)
+    } else {
+        Err(Errno::EPERM)
+    }
 }

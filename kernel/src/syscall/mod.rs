@@ -145,6 +145,8 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     __NR_getpid Plain process::sys_getpid;
     __NR_gettid Plain process::sys_gettid;
     __NR_getppid Plain process::sys_getppid;
+    __NR_capget Plain credentials::sys_capget;
+    __NR_capset Plain credentials::sys_capset;
     __NR_getuid Plain credentials::sys_getuid;
     __NR_geteuid Plain credentials::sys_geteuid;
     __NR_getgid Plain credentials::sys_getgid;
