@@ -124,7 +124,11 @@ fn enter_handler(thread: &Thread, signals: &ProcessSignals, built: &Built) {
 
 /// Takes the next signal out of its queue into `info`: one that the thread's own instruction caused, then the thread's, then the
 /// process's. False if there is none.
-fn dequeue(signals: &mut ProcessSignals, own: &mut ThreadSignals, info: &mut SigInfo) -> bool {
+pub(super) fn dequeue(
+    signals: &mut ProcessSignals,
+    own: &mut ThreadSignals,
+    info: &mut SigInfo,
+) -> bool {
     let blocked = own.blocked;
     // One that is there may not count any more: then the next.
     while let Some(signal) = own.pending.next_to_deliver(blocked) {

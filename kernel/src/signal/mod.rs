@@ -12,6 +12,8 @@ pub mod frame;
 #[cfg(all(test, target_os = "none"))]
 mod heapless;
 pub mod info;
+#[cfg(all(test, not(target_os = "none")))]
+mod model;
 pub mod queue;
 pub mod quota;
 pub mod readers;

@@ -498,17 +498,23 @@ pub fn set_blocked(change: impl FnOnce(SigSet) -> SigSet) -> SigSet {
 
 /// As [`set_blocked`]; `change` may change other parts of the thread's state too.
 pub fn set_blocked_with(change: impl FnOnce(&mut ThreadSignals) -> SigSet) -> SigSet {
-    let thread = current();
+    set_blocked_of(&current(), change)
+}
+
+pub(super) fn set_blocked_of(
+    thread: &Thread,
+    change: impl FnOnce(&mut ThreadSignals) -> SigSet,
+) -> SigSet {
     let signals = thread.process.signals.lock();
     let mut own = thread.signals.lock();
     let old = own.blocked;
     let mask = change(&mut own);
     let newly = block(&mut own, mask);
     let was_pending = thread.has_flag(flag::SIGPENDING);
-    recalculate(&thread, &signals, &own);
+    recalculate(thread, &signals, &own);
     drop(own);
     if was_pending {
-        retarget(&signals, &thread, newly);
+        retarget(&signals, thread, newly);
     }
     old
 }

@@ -168,3 +168,21 @@ pub(crate) fn idle_test_thread() -> Arc<Thread> {
     let process = table::kernel_process().clone();
     Thread::new(table::new_id(), process, state, signals, Some(|| {})).expect("memory")
 }
+
+/// A process whose threads nobody runs, in no table, for tests of what is decided about them. Process and threads keep each other.
+#[cfg(all(test, not(target_os = "none")))]
+pub(crate) fn idle_test_process(threads: usize) -> (Arc<Process>, Vec<Arc<Thread>>) {
+    let space = Mm::new().expect("memory");
+    let context = FsContext::new().expect("memory");
+    let process = Process::first(table::new_id(), space, context).expect("memory");
+    let thread = |n| {
+        let id = if n == 0 { process.pid } else { table::new_id() };
+        let state = ThreadState::new_kernel().expect("memory");
+        let signals = ThreadSignals::new(SigSet::EMPTY);
+        let thread = Thread::new(id, process.clone(), state, signals, Some(|| {})).expect("memory");
+        process.signals.lock().threads.push_back(thread.clone());
+        thread
+    };
+    let threads = (0..threads).map(thread).collect();
+    (process, threads)
+}

@@ -341,3 +341,58 @@ fn a_stop_signal_ends_a_wait_of_user_code_and_none_of_the_kernel() {
         take_all_signals();
     });
 }
+
+#[test]
+fn a_signal_at_every_step_of_a_wait_for_a_handler_is_neither_lost_nor_a_livelock() {
+    use crate::arch::sim::irq;
+    use crate::sched::interleaving::{
+        at_every_step, become_subject, came, send_usr1, signal_came_once,
+    };
+    /// A fault at BASE whose handler answers in a millisecond; `access` makes it, and again until it succeeds.
+    fn scenario(access: fn() -> bool) {
+        irq::hold(true);
+        let context = registered(VmFlags::UFFD_MISSING, Features::empty());
+        answer_in(&context, MS);
+        irq::hold(false);
+        let interrupted = !access();
+        irq::disarm();
+        let sent = came(0).is_some();
+        assert!(sent || !interrupted, "only a signal ends the wait");
+        signal_came_once(sent);
+        assert!(!context.has_message(), "nobody waits any more");
+        assert!(access(), "as after the handler");
+        // The handler's thread may not have begun, if the signal came first.
+        let until = time::now_ns() + 2 * MS;
+        sleep_until(Sleep::Uninterruptible, until).expect("nothing interrupts");
+        context.release();
+        current_mm()
+            .unmap(BASE, 4 * PAGE_SIZE)
+            .expect("it is mapped");
+    }
+    run_test(|| {
+        become_subject();
+        at_every_step("user-mode wait for a handler, signal", &[send_usr1], || {
+            scenario(|| match user_read(BASE) {
+                Ok(byte) => byte == 0,
+                Err(fault) => {
+                    assert_eq!(fault, UserFault::Interrupted);
+                    false
+                }
+            });
+        });
+        at_every_step(
+            "kernel-mode wait for a handler, signal",
+            &[send_usr1],
+            || {
+                scenario(|| {
+                    let turns = crate::trace::RETRIES.load(Ordering::Relaxed);
+                    let mut byte = [1];
+                    assert_eq!(uaccess::read_bytes(BASE, &mut byte), Ok(()));
+                    let turns = crate::trace::RETRIES.load(Ordering::Relaxed) - turns;
+                    assert!(turns <= 2, "it slept, and did not spin: {turns} turns");
+                    byte == [0]
+                });
+            },
+        );
+    });
+}
