@@ -190,31 +190,39 @@ static void row29(void) {
     waitpid(other, 0, 0);
 }
 
-static void *recovery_rsp;
-extern char past_bugs_recovery[];
+static void *recovery_rsp, *bad_rsp;
+static int failed, kept, handled_all_the_same;
 static void after_a_failed_frame(int s, siginfo_t *info, void *c) {
-    (void)info;
+    (void)s, (void)info;
     ucontext_t *uc = c;
     unsigned char *xmm = FP(uc) + 160;
-    printf("signal %d, rsp is bad: %d, xmm0 kept: %d, xmm7 kept: %d, xmm15 kept: %d, rbx kept: %d\n", s, REG(uc, REG_RSP) == 0x1000,
-           all_are(xmm, 16, 0x5a), all_are(xmm + 7 * 16, 16, 0x5a), all_are(xmm + 15 * 16, 16, 0x5a), REG(uc, REG_RBX) == 0x1234567);
-    REG(uc, REG_RSP) = (greg_t)recovery_rsp;
-    REG(uc, REG_RIP) = (greg_t)past_bugs_recovery;
+    failed++;
+    kept += REG(uc, REG_RSP) == (greg_t)bad_rsp && REG(uc, REG_RBX) == 0x1234567 && all_are(xmm, 16, 0x5a) && all_are(xmm + 7 * 16, 16, 0x5a) &&
+            all_are(xmm + 15 * 16, 16, 0x5a);
 }
-static void never(int s, siginfo_t *i, void *c) { (void)i, (void)c; printf("handler of %d\n", s); }
+static void handles(int s, siginfo_t *i, void *c) { (void)s, (void)i, (void)c; handled_all_the_same++; }
+// kill(2) with a stack pointer where a frame may have no room.
+static void takes_with_stack(void *rsp) {
+    uint64_t pattern = 0x5a5a5a5a5a5a5a5a;
+    bad_rsp = rsp;
+    asm volatile("movq %[p], %%xmm0; punpcklqdq %%xmm0, %%xmm0; movdqa %%xmm0, %%xmm7; movdqa %%xmm0, %%xmm15\n"
+                 "push %%rbx; push %%rbp; mov %%rsp, %[back]; mov $0x1234567, %%ebx; mov %[bad], %%rsp; syscall\n"
+                 "mov %[back], %%rsp; pop %%rbp; pop %%rbx"
+                 : [back] "=m"(recovery_rsp)
+                 : [bad] "d"(rsp), [p] "r"(pattern), "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1)
+                 : "rcx", "r11", "memory", "cc", "xmm0", "xmm7", "xmm15");
+}
 static void row30(void) {
     altstack(pages(16, PROT_READ | PROT_WRITE), 65536);
     on(SIGSEGV, after_a_failed_frame, SA_ONSTACK);
-    on(SIGUSR1, never, 0);
-    uint64_t pattern = 0x5a5a5a5a5a5a5a5a;
-    // kill(2) with a stack pointer where no frame can be written.
-    asm volatile("movq %[p], %%xmm0; punpcklqdq %%xmm0, %%xmm0; movdqa %%xmm0, %%xmm7; movdqa %%xmm0, %%xmm15\n"
-                 "push %%rbx; push %%rbp; mov %%rsp, %[back]; mov $0x1234567, %%ebx; mov $0x1000, %%esp; syscall; ud2\n"
-                 ".globl past_bugs_recovery\npast_bugs_recovery: pop %%rbp; pop %%rbx"
-                 : [back] "=m"(recovery_rsp)
-                 : [p] "r"(pattern), "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1)
-                 : "rcx", "r11", "memory", "cc", "xmm0", "xmm7", "xmm15");
-    printf("and on\n");
+    on(SIGUSR1, handles, 0);
+    takes_with_stack((void *)0x1000);
+    printf("no stack at all: failed %d, kept %d\n", failed, kept);
+    // Nearer and nearer to the beginning of a mapping: at some place the state has room, and the rest of the frame has none.
+    char *two = pages(8, PROT_NONE);
+    mprotect(two + 4 * 4096, 4 * 4096, PROT_READ | PROT_WRITE);
+    for (int room = 4 * 4096; room > 0; room -= 32) takes_with_stack(two + 4 * 4096 + room);
+    printf("failed: %d, handled: %d, kept all: %d\n", failed > 1, handled_all_the_same > 0, kept == failed);
 }
 
 static volatile uintptr_t frame_at;
@@ -334,7 +342,8 @@ static void row34(void) {
     on(SIGUSR1, counts_rings, 0);
     on(SIGSEGV, counts_faults, 0);
     timer_t timer;
-    struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
+    // For this thread, whose own faults it then meets in one queue.
+    struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1, ._sigev_un._tid = gettid() };
     timer_create(CLOCK_MONOTONIC, &event, &timer);
     timer_settime(timer, 0, &(struct itimerspec){ { 0, 500000 }, { 0, 500000 } }, 0);
     long made = 0;
