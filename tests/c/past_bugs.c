@@ -282,7 +282,9 @@ static void row32(void) {
     FRESH; kill(getpid(), SIGUSR1); padding("kill", 24);
     FRESH; syscall(SYS_tgkill, getpid(), gettid(), SIGUSR1); padding("tgkill", 24);
     FRESH; sigqueue(getpid(), SIGRTMIN, (union sigval){ .sival_ptr = (void *)0x1122334455667788 }); padding("sigqueue", 32);
-    FRESH; alarm(1); pause(); padding("alarm", 16);
+    FRESH; setitimer(ITIMER_REAL, &(struct itimerval){ .it_value.tv_usec = 10000 }, 0);
+    while (seen_info[0] != SIGALRM) usleep(1000);
+    padding("alarm", 16);
     alarm(30);
     FRESH; fate((void (*)(void))getpid);
     printf("child: errno %d, padding %x and %x, rest is zero: %d\n", *(int *)(seen_info + 4), *(int *)(seen_info + 12), *(int *)(seen_info + 28),

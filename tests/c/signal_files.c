@@ -92,7 +92,12 @@ static void files(void) {
 }
 
 static void *sends(void *arg) { usleep(30000); kill(me, (int)(long)arg); return 0; }
-static void on_signal(int s) { (void)s; }
+static int handled;
+static void on_signal(int s) { (void)s; handled++; }
+static void *sends_after_the_handler(void *arg) {
+    while (!__atomic_load_n(&handled, __ATOMIC_SEQ_CST)) usleep(1000);
+    return sends(arg);
+}
 
 static void origins(int fd) {
     kill(me, SIGUSR1); take("kill", fd);
@@ -188,9 +193,12 @@ static void waits(int fd) {
         action.sa_flags = restart ? SA_RESTART : 0;
         sigaction(SIGALRM, &action, 0);
         block(SIG_UNBLOCK, set_of(1, SIGALRM));
-        setitimer(ITIMER_REAL, &(struct itimerval){ .it_value.tv_usec = 20000 }, 0);
-        if (restart) pthread_create(&thread, 0, sends, (void *)SIGUSR2);
+        // Again and again, as the first may come before the read begins.
+        handled = 0;
+        setitimer(ITIMER_REAL, &(struct itimerval){ { 0, 20000 }, { 0, 20000 } }, 0);
+        if (restart) pthread_create(&thread, 0, sends_after_the_handler, (void *)SIGUSR2);
         take(restart ? "interrupted, with SA_RESTART" : "interrupted", fd);
+        setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, 0);
         if (restart) pthread_join(thread, 0);
         block(SIG_BLOCK, set_of(1, SIGALRM));
     }
