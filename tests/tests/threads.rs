@@ -58,6 +58,11 @@ fn exceptions_single_steps_and_segments() {
 }
 
 #[test]
+fn process_groups_among_many_processes() {
+    same_as_on_linux("groups");
+}
+
+#[test]
 fn pairs_of_sockets() {
     same_as_on_linux("sockets");
 }

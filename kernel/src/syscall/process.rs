@@ -106,7 +106,7 @@ pub fn sys_wait4(&[pid, status, options, usage, ..]: &Args) -> Result<usize> {
     }
     let which = match pid as i32 {
         -1 => Which::Any,
-        0 => Which::Group(current().process.process_group.load(Ordering::Relaxed)),
+        0 => Which::Group(current().process.group()),
         i32::MIN => return Err(Errno::ESRCH),
         pid if pid > 0 => Which::Pid(pid as u32),
         group => Which::Group(group.unsigned_abs()),
@@ -283,12 +283,12 @@ pub(super) fn process_or_self(pid: usize) -> Result<alloc::sync::Arc<Process>> {
 
 /// getpgid(2).
 pub fn sys_getpgid(&[pid, ..]: &Args) -> Result<usize> {
-    Ok(process_or_self(pid)?.process_group.load(Ordering::Relaxed) as usize)
+    Ok(process_or_self(pid)?.group() as usize)
 }
 
 /// getpgrp(2).
 pub fn sys_getpgrp(_: &Args) -> Result<usize> {
-    Ok(current().process.process_group.load(Ordering::Relaxed) as usize)
+    Ok(current().process.group() as usize)
 }
 
 /// getsid(2).
@@ -317,30 +317,24 @@ pub fn sys_setpgid(&[pid, group, ..]: &Args) -> Result<usize> {
     if !exists {
         return Err(Errno::EPERM);
     }
-    process.process_group.store(group, Ordering::Relaxed);
+    table::set_group(&process, group);
     Ok(0)
 }
 
 fn group_in_session(group: u32, session: u32) -> bool {
-    let mut pid = 0;
-    while let Some(process) = table::next_above(pid) {
-        pid = process.pid;
-        if process.process_group.load(Ordering::Relaxed) == group {
-            return process.session.load(Ordering::Relaxed) == session;
-        }
-    }
-    false
+    let member = table::next_in_group(group, 0);
+    member.is_some_and(|member| member.session.load(Ordering::Relaxed) == session)
 }
 
 /// setsid(2).
 pub fn sys_setsid(_: &Args) -> Result<usize> {
     let process = &current().process;
-    if process.process_group.load(Ordering::Relaxed) == process.pid {
+    if process.group() == process.pid {
         return Err(Errno::EPERM);
     }
     process.set_terminal(None);
     process.session.store(process.pid, Ordering::Relaxed);
-    process.process_group.store(process.pid, Ordering::Relaxed);
+    table::set_group(process, process.pid);
     Ok(process.pid as usize)
 }
 

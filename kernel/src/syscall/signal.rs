@@ -273,7 +273,7 @@ impl Number {
 pub fn sys_kill(&[pid, number, ..]: &Args) -> Result<usize> {
     let number = Number(number as i32);
     let own = current();
-    let own_group = group_of(&own.process);
+    let own_group = own.process.group();
     match pid as i32 {
         pid if pid > 0 && pid as u32 == own.process.pid => {
             send_one(&own.process, None, number)?;
@@ -289,12 +289,6 @@ pub fn sys_kill(&[pid, number, ..]: &Args) -> Result<usize> {
         i32::MIN => Err(Errno::ESRCH),
         group => send_to_group(group.unsigned_abs(), number),
     }
-}
-
-fn group_of(process: &Process) -> u32 {
-    process
-        .process_group
-        .load(core::sync::atomic::Ordering::Relaxed)
 }
 
 /// Sends, or asks whether it could; `EINVAL`, `EPERM`.
@@ -323,29 +317,17 @@ pub(super) fn check_permission(target: &Process, signal: Option<Signal>) -> Resu
     }
 }
 
-/// Calls `f` for every process that is `wanted`, those too that appear meanwhile with higher numbers.
-fn for_each(wanted: impl Fn(&Process) -> bool, mut f: impl FnMut(&Process)) {
-    let mut pid = 0;
-    while let Some(process) = table::next_above(pid) {
-        pid = process.pid;
-        if wanted(&process) {
-            f(&process);
-        }
-    }
-}
-
 /// To a process group: one that may be reached is enough.
 fn send_to_group(group: u32, number: Number) -> Result<usize> {
     let mut outcome = Err(Errno::ESRCH);
-    for_each(
-        |process| group_of(process) == group,
-        |process| {
-            let sent = send_one(process, None, number);
-            if outcome.is_err() {
-                outcome = sent;
-            }
-        },
-    );
+    let mut pid = 0;
+    while let Some(process) = table::next_in_group(group, pid) {
+        pid = process.pid;
+        let sent = send_one(&process, None, number);
+        if outcome.is_err() {
+            outcome = sent;
+        }
+    }
     outcome.map(|()| 0)
 }
 
@@ -353,14 +335,19 @@ fn send_to_group(group: u32, number: Number) -> Result<usize> {
 fn send_to_all(number: Number) -> Result<usize> {
     let own = current().process.pid;
     let mut outcome = Err(Errno::ESRCH);
-    for_each(
-        |process| process.pid != own && process.pid != table::INIT_PID,
-        |process| match send_one(process, None, number) {
+    // Those too that appear meanwhile with higher numbers.
+    let mut pid = table::INIT_PID;
+    while let Some(process) = table::next_above(pid) {
+        pid = process.pid;
+        if pid == own {
+            continue;
+        }
+        match send_one(&process, None, number) {
             Err(Errno::EPERM) if outcome == Err(Errno::ESRCH) => outcome = Ok(()),
             Err(Errno::EPERM) => {}
             sent => outcome = sent,
-        },
-    );
+        }
+    }
     outcome.map(|()| 0)
 }
 

@@ -144,7 +144,8 @@ pub struct Process {
     pub signals: IrqLock<ProcessSignals>,
     /// The parent's pid. The parent is found through the table, as it may be gone.
     parent: AtomicU32,
-    pub process_group: AtomicU32,
+    /// Changed by [`super::table::set_group`].
+    pub(super) process_group: AtomicU32,
     pub session: AtomicU32,
     pub umask: AtomicU32,
     /// Living and unreaped children. Lock rank FAMILY.
@@ -206,6 +207,7 @@ pub struct Process {
     /// Addresses for /proc/self: argument and environment strings, and the auxiliary vector.
     pub layout: SpinLock<Layout>,
     pub(super) table_link: RBTreeAtomicLink,
+    pub(super) group_link: RBTreeAtomicLink,
     pub(super) sibling_link: LinkedListAtomicLink,
 }
 
@@ -357,6 +359,7 @@ impl Process {
             name: SpinLock::new(rank::LEAF, [0; 16]),
             layout: SpinLock::new(rank::LEAF, Layout::default()),
             table_link: RBTreeAtomicLink::new(),
+            group_link: RBTreeAtomicLink::new(),
             sibling_link: LinkedListAtomicLink::new(),
         })?)
     }

@@ -27,6 +27,16 @@ impl<'a> KeyAdapter<'a> for TableAdapter {
     }
 }
 
+intrusive_adapter!(GroupAdapter = Arc<Process>: Process { group_link => RBTreeAtomicLink });
+
+impl<'a> KeyAdapter<'a> for GroupAdapter {
+    type Key = (u32, u32);
+    /// By group, then by number. The group changes only in [`set_group`], under the lock.
+    fn get_key(&self, process: &'a Process) -> (u32, u32) {
+        (process.group(), process.pid)
+    }
+}
+
 intrusive_adapter!(ThreadAdapter = Arc<Thread>: Thread { table_link => RBTreeAtomicLink });
 
 impl<'a> KeyAdapter<'a> for ThreadAdapter {
@@ -42,8 +52,19 @@ pub const INIT_PID: u32 = 1;
 /// Highest number, as Linux's default `kernel.pid_max`.
 pub const PID_MAX: u32 = 32768;
 
-static TABLE: SpinLock<RBTree<TableAdapter>> =
-    SpinLock::new(rank::PROCESS_TABLE, RBTree::new(TableAdapter::NEW));
+/// All processes, in two orders.
+struct Table {
+    by_pid: RBTree<TableAdapter>,
+    by_group: RBTree<GroupAdapter>,
+}
+
+static TABLE: SpinLock<Table> = SpinLock::new(
+    rank::PROCESS_TABLE,
+    Table {
+        by_pid: RBTree::new(TableAdapter::NEW),
+        by_group: RBTree::new(GroupAdapter::NEW),
+    },
+);
 static THREADS: SpinLock<RBTree<ThreadAdapter>> =
     SpinLock::new(rank::PROCESS_TABLE, RBTree::new(ThreadAdapter::NEW));
 static THREAD_COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -60,7 +81,7 @@ pub fn kernel_process() -> &'static Arc<Process> {
     KERNEL.get().expect("task::start has run")
 }
 
-/// A number that no process and no thread has.
+/// A number that no process, no thread and no group has.
 pub fn new_id() -> u32 {
     loop {
         let last = LAST_ID.load(Ordering::Relaxed);
@@ -70,6 +91,7 @@ pub fn new_id() -> u32 {
             .is_ok()
             && find(id).is_none()
             && find_thread(id).is_none()
+            && next_in_group(id, 0).is_none()
         {
             return id;
         }
@@ -95,12 +117,21 @@ pub fn check_free(id: u32) -> Result<u32> {
 
 pub(super) fn insert(process: Arc<Process>) {
     COUNT.fetch_add(1, Ordering::Relaxed);
-    TABLE.lock().insert(process);
+    let mut table = TABLE.lock();
+    table.by_group.insert(process.clone());
+    table.by_pid.insert(process);
 }
 
 /// The process was waited for.
 pub(super) fn remove(pid: u32) {
-    let removed = TABLE.lock().find_mut(&pid).remove();
+    let mut table = TABLE.lock();
+    let removed = table.by_pid.find_mut(&pid).remove();
+    let member = removed.as_ref().and_then(|process| {
+        let key = (process.group(), pid);
+        table.by_group.find_mut(&key).remove()
+    });
+    drop(table);
+    drop(member);
     if let Some(process) = removed {
         COUNT.fetch_sub(1, Ordering::Relaxed);
         process.set_life(Life::Gone);
@@ -156,15 +187,35 @@ pub fn count() -> usize {
 }
 
 pub fn find(pid: u32) -> Option<Arc<Process>> {
-    TABLE.lock().find(&pid).clone_pointer()
+    TABLE.lock().by_pid.find(&pid).clone_pointer()
 }
 
 /// The process with the lowest number above `pid`: for walking over all without holding the lock.
 pub fn next_above(pid: u32) -> Option<Arc<Process>> {
     TABLE
         .lock()
+        .by_pid
         .lower_bound(Bound::Excluded(&pid))
         .clone_pointer()
+}
+
+/// The process with the lowest number above `pid` in a process group: for walking over its members, zombies included.
+pub fn next_in_group(group: u32, pid: u32) -> Option<Arc<Process>> {
+    let table = TABLE.lock();
+    let next = table.by_group.lower_bound(Bound::Excluded(&(group, pid)));
+    next.clone_pointer()
+        .filter(|process| process.group() == group)
+}
+
+/// Moves a process to a group.
+pub fn set_group(process: &Process, group: u32) {
+    let mut table = TABLE.lock();
+    let key = (process.group(), process.pid);
+    let member = table.by_group.find_mut(&key).remove();
+    process.process_group.store(group, Ordering::Relaxed);
+    if let Some(member) = member {
+        table.by_group.insert(member);
+    }
 }
 
 /// The thread with the lowest number above `tid`, of the kernel too: for walking over all without holding the lock.

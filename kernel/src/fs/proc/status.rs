@@ -105,7 +105,7 @@ pub fn stat(process: &Process, text: &mut Text) -> fmt::Result {
         ") {} {} {} {} {terminal} -1 {} ",
         state_of(process).0,
         process.parent_pid(),
-        process.process_group.load(Ordering::Relaxed),
+        process.group(),
         process.session.load(Ordering::Relaxed),
         FLAGS
     )?;
@@ -199,7 +199,7 @@ pub fn status(process: &Process, text: &mut Text) -> fmt::Result {
         text,
         "\nNStgid:\t{0}\nNSpid:\t{0}\nNSpgid:\t{1}\nNSsid:\t{2}\nKthread:\t0",
         process.pid,
-        process.process_group.load(Ordering::Relaxed),
+        process.group(),
         process.session.load(Ordering::Relaxed)
     )?;
     if process.mm().is_some() {
