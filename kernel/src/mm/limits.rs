@@ -57,8 +57,8 @@ pub fn may_lock(areas: &Areas, pages: u64, too_many: Errno) -> Result {
     }
 }
 
-/// Whether the current process may lock as much as it likes (CAP_IPC_LOCK).
-fn is_root() -> bool {
+/// Whether the current process may lock as much as it likes (CAP_IPC_LOCK) and map the lowest pages (CAP_SYS_RAWIO).
+pub fn is_root() -> bool {
     current().process.credentials.get().is_privileged()
 }
 

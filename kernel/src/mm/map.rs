@@ -321,7 +321,8 @@ pub(super) fn choose_place(areas: &Areas, place: Place, len: usize) -> Result<Vi
                 return Err(Errno::ENOMEM);
             }
             let range = Range::new(addr, len).ok_or(Errno::EINVAL)?;
-            if addr < MMAP_MIN_ADDR {
+            // Root may (CAP_SYS_RAWIO): emulators want the first page.
+            if addr < MMAP_MIN_ADDR && !limits::is_root() {
                 return Err(Errno::EPERM);
             }
             if matches!(place, Place::FixedNoReplace(_)) && !areas.is_free(range.start, range.end) {

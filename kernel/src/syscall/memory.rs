@@ -89,6 +89,7 @@ const KNOWN_FLAGS: u32 = abi::MAP_TYPE
     | abi::MAP_NONBLOCK
     | abi::MAP_STACK
     | abi::MAP_32BIT
+    | abi::MAP_ABOVE4G
     | abi::MAP_UNINITIALIZED
     | 0x1f << abi::MAP_HUGE_SHIFT;
 

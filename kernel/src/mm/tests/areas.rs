@@ -6,6 +6,7 @@ use std::vec::Vec;
 use super::{BASE, RW};
 use crate::arch::sim::machine::{current_mm, run_test};
 use crate::arch::sim::{UserFault, copy_to_user, user_read, user_write};
+use crate::errno::Errno;
 use crate::mm::advice::Advice;
 use crate::mm::map::Place;
 use crate::mm::remap::Remap;
@@ -163,6 +164,22 @@ fn no_stack_grows_below_the_lowest_address_whoever_touches_it() {
             true
         });
         assert_eq!(starts, [MMAP_MIN_ADDR]);
+    });
+}
+
+#[test]
+fn only_root_maps_the_lowest_pages() {
+    run_test(|| {
+        map_at(0, 1, RW);
+        assert_eq!(user_write(8, 1), Ok(()));
+        let credentials = &current().process.credentials;
+        credentials
+            .change(|identity| identity.user.set_all([Some(1000); 3], true))
+            .expect("privileged");
+        let place = Place::Fixed(PAGE_SIZE);
+        let refused = current_mm().map(place, PAGE_SIZE, RW, None);
+        assert_eq!(refused, Err(Errno::EPERM));
+        assert_eq!(user_read(8), Ok(1), "what is there stays");
     });
 }
 
