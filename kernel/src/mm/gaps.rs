@@ -1,4 +1,7 @@
-//! Where an address space has room: the areas once more, in a tree that knows the largest gap in each of its parts.
+//! Where an address space has room: what its areas cover, in a tree that knows the largest gap in each of its parts.
+//!
+//! The ranges in the tree need not be the areas: only what all of them cover together counts. So an area that is split, or joined with
+//! one beside it, changes nothing here.
 //!
 //! A treap in one array: nodes have random priorities, so the tree is as deep as a random one whatever addresses a program maps. A
 //! node knows the lowest start and the highest end below it, and the largest gap between areas there; so the highest gap that is
@@ -14,7 +17,6 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy)]
 struct Node {
-    /// The area.
     start: usize,
     end: usize,
     /// Below `start` by what is kept free there.
@@ -28,7 +30,7 @@ struct Node {
     largest_gap: usize,
 }
 
-/// The areas of an address space as ranges that do not overlap.
+/// What the areas of an address space cover, as ranges that do not overlap.
 pub struct Gaps {
     nodes: Vec<Node>,
     /// Nodes not in use, chained by `left`.
@@ -74,9 +76,32 @@ impl Gaps {
             largest_gap: 0,
         };
         let new = self.take_slot(node);
-        let (low, high) = self.split(self.root, start);
-        let low = self.join(low, new);
-        self.root = self.join(low, high);
+        self.root = self.insert_into(self.root, new);
+    }
+
+    /// Puts a node into a tree: where its priority belongs, what was there comes below it.
+    fn insert_into(&mut self, tree: u32, new: u32) -> u32 {
+        if tree == NONE {
+            return new;
+        }
+        let start = self.nodes[new as usize].start;
+        let node = &self.nodes[tree as usize];
+        if self.nodes[new as usize].priority > node.priority {
+            let (low, high) = self.split(tree, start);
+            let node = &mut self.nodes[new as usize];
+            (node.left, node.right) = (low, high);
+            self.update(new);
+            return new;
+        }
+        if node.start < start {
+            let right = self.insert_into(node.right, new);
+            self.nodes[tree as usize].right = right;
+        } else {
+            let left = self.insert_into(node.left, new);
+            self.nodes[tree as usize].left = left;
+        }
+        self.update(tree);
+        tree
     }
 
     fn take_slot(&mut self, node: Node) -> u32 {
@@ -92,16 +117,73 @@ impl Gaps {
         slot
     }
 
-    /// Takes the area out that begins at `start`.
-    pub fn remove(&mut self, start: usize) {
-        let (low, rest) = self.split(self.root, start);
-        let (gone, high) = self.split(rest, start + 1);
-        if gone != NONE {
-            self.nodes[gone as usize].left = self.free;
-            self.free = gone;
-            self.free_count += 1;
+    /// Takes `start..end` out, all of which is in; what reaches across its ends stays there. Room for one more was reserved.
+    pub fn remove(&mut self, start: usize, end: usize) {
+        let mut at = start;
+        while at < end {
+            let Some(&Node {
+                start: first,
+                end: last,
+                low,
+                ..
+            }) = self.get(self.holding(at))
+            else {
+                debug_assert!(false, "a range that is not in");
+                return;
+            };
+            self.root = self.remove_from(self.root, first);
+            if first < start {
+                self.insert(first, start, first - low);
+            }
+            if last > end {
+                self.insert(end, last, 0);
+            }
+            at = last;
         }
-        self.root = self.join(low, high);
+    }
+
+    /// The range that holds `at`.
+    fn holding(&self, at: usize) -> u32 {
+        let (mut tree, mut best) = (self.root, NONE);
+        while let Some(node) = self.get(tree) {
+            if node.start <= at {
+                best = tree;
+                tree = node.right;
+            } else {
+                tree = node.left;
+            }
+        }
+        match self.get(best) {
+            Some(node) if at < node.end => best,
+            _ => NONE,
+        }
+    }
+
+    /// Takes the range out of a tree that begins at `start`.
+    fn remove_from(&mut self, tree: u32, start: usize) -> u32 {
+        let Some(&Node {
+            start: first,
+            left,
+            right,
+            ..
+        }) = self.get(tree)
+        else {
+            return NONE;
+        };
+        if first == start {
+            let rest = self.join(left, right);
+            self.nodes[tree as usize].left = self.free;
+            self.free = tree;
+            self.free_count += 1;
+            return rest;
+        }
+        if first < start {
+            self.nodes[tree as usize].right = self.remove_from(right, start);
+        } else {
+            self.nodes[tree as usize].left = self.remove_from(left, start);
+        }
+        self.update(tree);
+        tree
     }
 
     /// Parts a tree into the areas that begin below `at`, and the others.
@@ -109,14 +191,16 @@ impl Gaps {
         if tree == NONE {
             return (NONE, NONE);
         }
-        let node = self.nodes[tree as usize];
-        if node.start < at {
-            let (low, high) = self.split(node.right, at);
+        let Node {
+            start, left, right, ..
+        } = self.nodes[tree as usize];
+        if start < at {
+            let (low, high) = self.split(right, at);
             self.nodes[tree as usize].right = low;
             self.update(tree);
             (tree, high)
         } else {
-            let (low, high) = self.split(node.left, at);
+            let (low, high) = self.split(left, at);
             self.nodes[tree as usize].left = high;
             self.update(tree);
             (low, tree)
@@ -146,19 +230,19 @@ impl Gaps {
 
     /// Works out again what a node knows of those below it.
     fn update(&mut self, tree: u32) {
-        let mut node = self.nodes[tree as usize];
-        (node.lowest, node.highest, node.largest_gap) = (node.low, node.end, 0);
+        let node = &self.nodes[tree as usize];
+        let (mut lowest, mut highest, mut largest) = (node.low, node.end, 0);
         if let Some(left) = self.get(node.left) {
-            node.lowest = left.lowest;
-            let gap = node.low.saturating_sub(left.highest);
-            node.largest_gap = left.largest_gap.max(gap);
+            lowest = left.lowest;
+            largest = left.largest_gap.max(node.low.saturating_sub(left.highest));
         }
         if let Some(right) = self.get(node.right) {
-            node.highest = right.highest;
+            highest = right.highest;
             let gap = right.lowest.saturating_sub(node.end);
-            node.largest_gap = node.largest_gap.max(right.largest_gap).max(gap);
+            largest = largest.max(right.largest_gap).max(gap);
         }
-        self.nodes[tree as usize] = node;
+        let node = &mut self.nodes[tree as usize];
+        (node.lowest, node.highest, node.largest_gap) = (lowest, highest, largest);
     }
 
     fn get(&self, tree: u32) -> Option<&Node> {
@@ -250,9 +334,23 @@ mod tests {
                 let guard = if below(8) == 0 { 30 } else { 0 };
                 gaps.insert(start, start + len, guard);
                 areas.insert(start, (start + len, guard));
-            } else if let Some((&start, _)) = areas.range(start..).next() {
-                gaps.remove(start);
+            } else if let Some((&start, &(end, guard))) = areas.range(start..).next() {
                 areas.remove(&start);
+                // Cut in the middle here, and thus no more one area there.
+                if guard == 0 && end - start > 2 && below(2) == 0 {
+                    gaps.reserve(1).expect("memory");
+                    gaps.remove(start + 1, end - 1);
+                    areas.insert(start, (start + 1, 0));
+                    areas.insert(end - 1, (end, 0));
+                    continue;
+                }
+                // With the one above it, if that touches it.
+                let mut last = end;
+                if let Some(&(above, 0)) = areas.get(&end) {
+                    areas.remove(&end);
+                    last = above;
+                }
+                gaps.remove(start, last);
             }
             let (len, bottom, top) = (1 + below(40), below(64), 3000 + below(1200));
             assert_eq!(

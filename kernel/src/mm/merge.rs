@@ -66,16 +66,27 @@ impl Areas {
             .then(|| vma.part(end, vma.end, vma.flags))
             .transpose()?;
         let (old_start, old_end) = (vma.start, vma.end);
-        self.remove(old_start);
-        if below {
-            self.remove_below(old_start);
-        }
-        if above {
-            self.remove(old_end);
-        }
         let middle = joined.map_or(changed, |joined| joined.vma);
-        for vma in [low, Some(middle), high].into_iter().flatten() {
-            self.insert(vma);
+        let new = [low, Some(middle), high].into_iter().flatten();
+        // A stack has a guard gap of its own below it.
+        if vma.flags.contains(VmFlags::GROWSDOWN) {
+            self.remove(old_start);
+            if below {
+                self.remove_below(old_start);
+            }
+            if above {
+                self.remove(old_end);
+            }
+            new.for_each(|vma| self.insert(vma));
+        } else {
+            self.remove_covered(old_start);
+            if below {
+                self.remove_covered_below(old_start);
+            }
+            if above {
+                self.remove_covered(old_end);
+            }
+            new.for_each(|vma| self.insert_covered(vma));
         }
         Ok(())
     }
@@ -85,13 +96,28 @@ impl Areas {
         let Ok(Some(joined)) = self.join(&vma, Origin::New, true, true) else {
             return self.insert(vma);
         };
+        self.put_joined(&vma, joined);
+    }
+
+    /// Puts in what a new area became with its neighbours.
+    fn put_joined(&mut self, vma: &Vma, joined: Joined) {
+        if vma.flags.contains(VmFlags::GROWSDOWN) {
+            if joined.below {
+                self.remove_below(vma.start);
+            }
+            if joined.above {
+                self.remove(vma.end);
+            }
+            return self.insert(joined.vma);
+        }
         if joined.below {
-            self.remove_below(vma.start);
+            self.remove_covered_below(vma.start);
         }
         if joined.above {
-            self.remove(vma.end);
+            self.remove_covered(vma.end);
         }
-        self.insert(joined.vma);
+        self.cover(vma);
+        self.insert_covered(joined.vma);
     }
 
     /// As [`Areas::insert_merged`], but never with what lies above (brk(2)).
@@ -99,8 +125,13 @@ impl Areas {
         let Ok(Some(joined)) = self.join(&vma, Origin::New, true, false) else {
             return self.insert(vma);
         };
-        self.remove_below(vma.start);
-        self.insert(joined.vma);
+        self.put_joined(&vma, joined);
+    }
+
+    fn remove_covered_below(&mut self, start: VirtAddr) {
+        if let Some(below) = self.find_below(start) {
+            self.remove_covered(below.start);
+        }
     }
 
     fn remove_below(&mut self, start: VirtAddr) {
@@ -153,9 +184,15 @@ impl Areas {
         }
         let low = vma.part(vma.start, address, vma.flags)?;
         let high = vma.part(address, vma.end, vma.flags)?;
-        self.remove(vma.start);
-        self.insert(low);
-        self.insert(high);
+        if vma.flags.contains(VmFlags::GROWSDOWN) {
+            self.remove(vma.start);
+            self.insert(low);
+            self.insert(high);
+        } else {
+            self.remove_covered(vma.start);
+            self.insert_covered(low);
+            self.insert_covered(high);
+        }
         Ok(())
     }
 

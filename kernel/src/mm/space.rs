@@ -422,6 +422,18 @@ impl Areas {
 
     /// Puts an area where nothing is. Cannot fail: every holder of the write side has room for [`NEW_AREAS`] more.
     pub fn insert(&mut self, vma: Arc<Vma>) {
+        self.cover(&vma);
+        self.insert_covered(vma);
+    }
+
+    /// There is no room any more where `vma` is.
+    pub(super) fn cover(&mut self, vma: &Vma) {
+        self.gaps
+            .insert(vma.start.get(), vma.end.get(), guard_below(vma));
+    }
+
+    /// Puts an area where there is no room already: in the place of others, which cover the same together.
+    pub(super) fn insert_covered(&mut self, vma: Arc<Vma>) {
         debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
         let pages = (vma.len() >> PAGE_SHIFT) as u64;
         self.count += 1;
@@ -433,16 +445,20 @@ impl Areas {
             0
         };
         self.data += if Vma::is_data(vma.flags) { pages } else { 0 };
-        self.gaps
-            .insert(vma.start.get(), vma.end.get(), guard_below(&vma));
         vma.enter_reverse_map(&self.translations);
         self.vmas.insert(vma);
     }
 
     /// Takes out the area that starts at `start`.
     pub fn remove(&mut self, start: VirtAddr) -> Option<Arc<Vma>> {
+        let vma = self.remove_covered(start)?;
+        self.gaps.remove(start.get(), vma.end.get());
+        Some(vma)
+    }
+
+    /// Takes out the area that starts at `start`; others are to come in its place.
+    pub(super) fn remove_covered(&mut self, start: VirtAddr) -> Option<Arc<Vma>> {
         let vma = self.vmas.find_mut(&start).remove()?;
-        self.gaps.remove(start.get());
         let pages = (vma.len() >> PAGE_SHIFT) as u64;
         self.count -= 1;
         self.pages -= pages;
