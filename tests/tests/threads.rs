@@ -63,6 +63,11 @@ fn process_groups_among_many_processes() {
 }
 
 #[test]
+fn scheduling_policies() {
+    same_as_on_linux("policies");
+}
+
+#[test]
 fn pairs_of_sockets() {
     same_as_on_linux("sockets");
 }
