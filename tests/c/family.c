@@ -58,6 +58,8 @@ static void descriptors(void) {
     SHOW(fcntl(own, F_GETFD));
     SHOW(syscall(SYS_pidfd_send_signal, own, 0, 0, 0)); SHOW(syscall(SYS_pidfd_send_signal, 1, 0, 0, 0));
     SHOW(syscall(SYS_pidfd_send_signal, own, 65, 0, 0));
+    siginfo_t of_another = { .si_signo = SIGUSR1, .si_code = SI_QUEUE };
+    SHOW(syscall(SYS_pidfd_send_signal, own, SIGUSR2, &of_another, 0)); SHOW(syscall(SYS_pidfd_send_signal, own, 0, 0, 3));
     pid_t child = child_of(pauses);
     int fd = syscall(SYS_pidfd_open, child, 0);
     struct pollfd p = { fd, POLLIN, 0 };

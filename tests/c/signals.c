@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t count;
@@ -80,6 +81,16 @@ static void jumps(void)
 	printf("SIGSEGV is blocked: %d\n", sigismember(&now, SIGSEGV));
 }
 
+/* Unknown flags are dropped, and SIGKILL and SIGSTOP cannot be in a mask. */
+static void flags(void)
+{
+	struct { void *handler; unsigned long flags; void *restorer; unsigned long mask; } all = { SIG_IGN, ~0UL, NULL, ~0UL }, now;
+
+	printf("all flags: %ld\n", syscall(SYS_rt_sigaction, SIGUSR2, &all, NULL, 8));
+	if (syscall(SYS_rt_sigaction, SIGUSR2, NULL, &now, 8) == 0)
+		printf("kept: %lx mask %lx\n", now.flags, now.mask);
+}
+
 static void waits(void)
 {
 	install(SIGALRM, counting, 0);
@@ -96,6 +107,7 @@ int main(void)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	masks();
 	jumps();
+	flags();
 	waits();
 	abort();
 }

@@ -15,8 +15,17 @@ pub mod sa {
     pub const RESTART: u64 = abi::SA_RESTART as u64;
     pub const NODEFER: u64 = abi::SA_NODEFER as u64;
     pub const RESETHAND: u64 = abi::SA_RESETHAND as u64;
-    pub const KNOWN: u64 =
-        NOCLDSTOP | NOCLDWAIT | SIGINFO | RESTORER | ONSTACK | RESTART | NODEFER | RESETHAND;
+    /// Asks for address tags in siginfo, of which x86-64 has none; kept all the same.
+    pub const EXPOSE_TAGBITS: u64 = abi::SA_EXPOSE_TAGBITS as u64;
+    pub const KNOWN: u64 = NOCLDSTOP
+        | NOCLDWAIT
+        | SIGINFO
+        | EXPOSE_TAGBITS
+        | RESTORER
+        | ONSTACK
+        | RESTART
+        | NODEFER
+        | RESETHAND;
 }
 
 const SIG_DFL: usize = 0;

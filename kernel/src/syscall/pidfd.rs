@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
 use super::args::{Args, file, max_files};
-use super::signal::{Number, UserInfo, check_permission, sent_by_user};
+use super::signal::{Number, UserInfo, check_permission, send_to_group, sent_by_user};
 use crate::errno::{Errno, Result};
 use crate::fs::{File, pidfd};
 use crate::sched::current;
@@ -44,31 +44,67 @@ pub(super) fn process_of(fd: usize) -> Result<(Arc<File>, Arc<Process>)> {
     Ok((file, process))
 }
 
-/// pidfd_send_signal(2).
-pub fn sys_pidfd_send_signal(&[fd, signal, info, flags, ..]: &Args) -> Result<usize> {
-    if flags as u32 != 0 {
-        return Err(Errno::EINVAL);
+/// Whom pidfd_send_signal(2) reaches (`include/uapi/linux/pidfd.h`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Thread,
+    Process,
+    Group,
+}
+
+impl Scope {
+    /// One of PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP and PIDFD_SIGNAL_PROCESS_GROUP, or by default the process. `EINVAL`.
+    fn of(flags: u32) -> Result<Scope> {
+        match flags {
+            1 => Ok(Scope::Thread),
+            0 | 2 => Ok(Scope::Process),
+            4 => Ok(Scope::Group),
+            _ => Err(Errno::EINVAL),
+        }
     }
+}
+
+/// pidfd_send_signal(2). `EINVAL` if the info is of another signal.
+pub fn sys_pidfd_send_signal(&[fd, signal, info, flags, ..]: &Args) -> Result<usize> {
+    let scope = Scope::of(flags as u32)?;
     let (_file, process) = process_of(fd)?;
-    let own = Arc::ptr_eq(&process, &current().process);
+    let own = process.pid == current().tid() && scope != Scope::Group;
     let given = match info {
         0 => None,
         pointer => Some(UserInfo::read(pointer, signal)?),
     };
+    if given
+        .as_ref()
+        .is_some_and(|given| given.number() != signal as i32)
+    {
+        return Err(Errno::EINVAL);
+    }
     if given.as_ref().is_some_and(UserInfo::is_forged) && !own {
         return Err(Errno::EPERM);
     }
     let signal = Number(signal as i32).signal()?;
     let info = signal.map(|signal| match &given {
         Some(given) => given.for_signal(signal),
+        None if scope == Scope::Thread => sent_by_user(signal, code::SI_TKILL),
         None => sent_by_user(signal, code::SI_USER),
     });
+    let to_process = |process: &Process| {
+        check_permission(process, info.map(|info| info.signal))?;
+        info.map_or(Ok(()), |info| send::send_preferring(process, None, info))
+    };
+    if scope == Scope::Group {
+        return send_to_group(process.pid, to_process);
+    }
     if process.life() == Life::Gone {
         return Err(Errno::ESRCH);
     }
+    if scope == Scope::Process {
+        return to_process(&process).map(|()| 0);
+    }
     check_permission(&process, info.map(|info| info.signal))?;
-    if let Some(info) = info {
-        send::send_preferring(&process, None, info)?;
+    // The first thread may have ended before the others, and then nobody takes it.
+    if let Some((info, thread)) = info.zip(table::find_thread(process.pid)) {
+        send::queue_to_thread(&thread, info)?;
     }
     Ok(0)
 }

@@ -274,6 +274,7 @@ pub fn sys_kill(&[pid, number, ..]: &Args) -> Result<usize> {
     let number = Number(number as i32);
     let own = current();
     let own_group = own.process.group();
+    let to_each = |process: &Process| send_one(process, None, number);
     match pid as i32 {
         pid if pid > 0 && pid as u32 == own.process.pid => {
             send_one(&own.process, None, number)?;
@@ -284,10 +285,10 @@ pub fn sys_kill(&[pid, number, ..]: &Args) -> Result<usize> {
             send_one(&process, thread.as_deref(), number)?;
             Ok(0)
         }
-        0 => send_to_group(own_group, number),
+        0 => send_to_group(own_group, to_each),
         -1 => send_to_all(number),
         i32::MIN => Err(Errno::ESRCH),
-        group => send_to_group(group.unsigned_abs(), number),
+        group => send_to_group(group.unsigned_abs(), to_each),
     }
 }
 
@@ -317,13 +318,13 @@ pub(super) fn check_permission(target: &Process, signal: Option<Signal>) -> Resu
     }
 }
 
-/// To a process group: one that may be reached is enough.
-fn send_to_group(group: u32, number: Number) -> Result<usize> {
+/// To each process of a group by `send`: one that may be reached is enough.
+pub(super) fn send_to_group(group: u32, send: impl Fn(&Process) -> Result) -> Result<usize> {
     let mut outcome = Err(Errno::ESRCH);
     let mut pid = 0;
     while let Some(process) = table::next_in_group(group, pid) {
         pid = process.pid;
-        let sent = send_one(&process, None, number);
+        let sent = send(&process);
         if outcome.is_err() {
             outcome = sent;
         }
@@ -421,6 +422,11 @@ impl UserInfo {
             }
         }
         Ok(info)
+    }
+
+    /// The signal that it names itself.
+    pub(super) fn number(&self) -> i32 {
+        self.words[0] as i32
     }
 
     pub(super) fn code(&self) -> i32 {
