@@ -4,10 +4,12 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::io::Src;
+use crate::mm::{PAGE_SIZE, frame};
 use crate::sched::current;
 
 /// What a message costs besides its bytes, as Linux counts (`struct sk_buff` and what it drags along).
@@ -34,6 +36,9 @@ impl Sender {
     }
 }
 
+/// Bytes in all messages, with what they cost besides: at most a quarter of the memory.
+static ALL: AtomicUsize = AtomicUsize::new(0);
+
 /// Sent at once, and never changed afterwards.
 pub struct Message {
     pub bytes: Box<[u8]>,
@@ -51,12 +56,18 @@ impl Message {
         sender: Sender,
     ) -> Result<Arc<Message>> {
         crate::fs::check_memory().map_err(|_| Errno::ENOBUFS)?;
+        let most = frame::total_frames() / 4 * PAGE_SIZE;
+        if ALL.load(Ordering::Relaxed) + len + OVERHEAD > most {
+            return Err(Errno::ENOBUFS);
+        }
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).map_err(|_| Errno::ENOBUFS)?;
         bytes.resize(len, 0);
         if src.take(&mut bytes) < len {
             return Err(Errno::EFAULT);
         }
+        // Whatever becomes of the message, it is taken off again when it is dropped.
+        ALL.fetch_add(len + OVERHEAD, Ordering::Relaxed);
         Ok(Arc::try_new(Message {
             bytes: bytes.into_boxed_slice(),
             files,
@@ -75,6 +86,12 @@ impl Message {
         files.try_reserve_exact(self.files.len())?;
         files.extend(self.files.iter().cloned());
         Ok(files)
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        ALL.fetch_sub(self.charge(), Ordering::Relaxed);
     }
 }
 
