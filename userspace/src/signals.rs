@@ -56,6 +56,26 @@ pub fn mask(how: SigmaskHow, signal: Signal) -> io::Result<()> {
     Ok(sigprocmask(how, Some(&set), None)?)
 }
 
+/// A set of signals by number, real-time ones included.
+pub fn set_of(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: an empty set is made of nothing but zeros, and what is no signal is refused.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for &signal in signals {
+            libc::sigaddset(&mut set, signal);
+        }
+        set
+    }
+}
+
+/// Blocks or unblocks the signals of a set, or exactly those: `how` is that of sigprocmask(2).
+pub fn mask_set(how: i32, set: &libc::sigset_t) {
+    // SAFETY: a valid set.
+    let result = unsafe { libc::sigprocmask(how, set, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "sigprocmask");
+}
+
 /// Sends a signal to this process; unblocked, it is delivered before this returns.
 pub fn send_self(signal: Signal) -> io::Result<()> {
     Ok(nix::sys::signal::kill(nix::unistd::getpid(), signal)?)

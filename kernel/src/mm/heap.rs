@@ -220,23 +220,26 @@ unsafe impl GlobalAlloc for Global {
 }
 
 #[cfg(all(test, target_os = "none"))]
-mod tests {
+pub(super) mod tests {
     use alloc::vec::Vec;
 
     use super::*;
+
+    /// A block of `bytes`, all of which are `value`.
+    pub fn block(bytes: usize, value: u8) -> Vec<u8> {
+        let mut block = Vec::new();
+        assert!(block.try_reserve_exact(bytes).is_ok());
+        block.resize(bytes, value);
+        block
+    }
 
     #[test_case]
     fn the_heap_grows_and_keeps_what_is_in_it() {
         const BLOCKS: usize = 640;
         const BLOCK: usize = 15_000;
         let before = GLOBAL.0.lock().size;
-        let block = |index: usize| {
-            let mut block: Vec<u8> = Vec::new();
-            assert!(block.try_reserve_exact(BLOCK).is_ok());
-            block.resize(BLOCK, index as u8);
-            block
-        };
-        let blocks: Vec<_> = (0..BLOCKS).map(block).collect();
+        let block_of = |index: usize| block(BLOCK, index as u8);
+        let blocks: Vec<_> = (0..BLOCKS).map(block_of).collect();
         let grown = GLOBAL.0.lock().size;
         assert!(grown > before && grown.is_multiple_of(PAGE_SIZE));
         for (index, block) in blocks.iter().enumerate() {
@@ -244,7 +247,7 @@ mod tests {
         }
         drop(blocks);
         // What was given back is used again.
-        let again: Vec<_> = (0..BLOCKS).map(block).collect();
+        let again: Vec<_> = (0..BLOCKS).map(block_of).collect();
         assert_eq!(GLOBAL.0.lock().size, grown);
         drop(again);
     }

@@ -241,13 +241,7 @@ mod tests {
 
     use super::*;
     use crate::mm::frame::free_frames;
-
-    fn block(bytes: usize, value: u8) -> Vec<u8> {
-        let mut block = Vec::new();
-        assert!(block.try_reserve_exact(bytes).is_ok());
-        block.resize(bytes, value);
-        block
-    }
+    use crate::mm::heap::tests::block;
 
     #[test_case]
     fn every_size_has_the_smallest_class_that_holds_it() {

@@ -119,16 +119,9 @@ fn unmap(start: usize, pages: usize) {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
 
     use super::*;
-
-    fn block(bytes: usize, value: u8) -> Vec<u8> {
-        let mut block = Vec::new();
-        assert!(block.try_reserve_exact(bytes).is_ok());
-        block.resize(bytes, value);
-        block
-    }
+    use crate::mm::heap::tests::block;
 
     #[test_case]
     fn large_blocks_come_back_and_leave_one_page() {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 
 use userspace::report::Demo;
+use userspace::signals::{mask_set as mask, set_of};
 
 /// A real-time signal that no C library keeps for itself.
 const REAL_TIME: i32 = 40;
@@ -157,24 +158,6 @@ fn take_log() -> String {
 fn names(signals: &[i32]) -> String {
     let names: Vec<String> = signals.iter().map(i32::to_string).collect();
     names.join(" ")
-}
-
-fn set_of(signals: &[i32]) -> libc::sigset_t {
-    // SAFETY: an empty set is made of nothing but zeros, and all numbers are signals.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for &signal in signals {
-            libc::sigaddset(&mut set, signal);
-        }
-        set
-    }
-}
-
-fn mask(how: i32, set: &libc::sigset_t) {
-    // SAFETY: a valid set.
-    let result = unsafe { libc::sigprocmask(how, set, std::ptr::null_mut()) };
-    assert_eq!(result, 0, "sigprocmask");
 }
 
 fn on(signal: i32, while_it_runs: &libc::sigset_t) {

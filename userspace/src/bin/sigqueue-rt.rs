@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 
 use userspace::report::Demo;
+use userspace::signals::{mask_set as mask, set_of};
 
 /// An allowance that is soon used up. Other processes of the same user may have signals pending on Linux, so that fewer may fit.
 const ALLOWED: u64 = 100;
@@ -212,24 +213,6 @@ fn limit(soft: u64) -> u64 {
         assert_eq!(libc::setrlimit(libc::RLIMIT_SIGPENDING, &now), 0);
         before
     }
-}
-
-fn set_of(signals: &[i32]) -> libc::sigset_t {
-    // SAFETY: an empty set is made of nothing but zeros, and all numbers are signals.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for &signal in signals {
-            libc::sigaddset(&mut set, signal);
-        }
-        set
-    }
-}
-
-fn mask(how: i32, set: &libc::sigset_t) {
-    // SAFETY: a valid set.
-    let result = unsafe { libc::sigprocmask(how, set, std::ptr::null_mut()) };
-    assert_eq!(result, 0, "sigprocmask");
 }
 
 /// Takes what is pending, without waiting.
