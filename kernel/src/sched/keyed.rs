@@ -1,6 +1,7 @@
 //! Waiting for a word of memory: wait queues found by a key, for futex(2).
 //!
-//! Keys are hashed to buckets. A waiter looks at its word and stands in its bucket's list under the bucket's lock, and wakers take
+//! Keys are hashed to buckets. Whoever has a real-time priority stands before all with a lower one, others stand in the order in which
+//! they came. A waiter looks at its word and stands in its bucket's list under the bucket's lock, and wakers take
 //! waiters out under it, so that no wake-up falls between the look and the wait. Waiters live on their own stacks; nothing here
 //! allocates. Whoever was taken out has `woken` set before the lock is released, and leaves its stack frame only after it has had
 //! the lock itself.
@@ -13,7 +14,7 @@ use intrusive_collections::{LinkedList, LinkedListAtomicLink, UnsafeRef, intrusi
 
 use super::timer::Deadline;
 use super::wait::NotYet;
-use super::{Sleep, WaitQueue};
+use super::{Sleep, WaitQueue, current};
 use crate::sync::{IrqLock, IrqLockGuard, rank};
 
 /// What is waited for: an object and a place in it.
@@ -40,6 +41,8 @@ struct Waiter {
     place: AtomicU64,
     /// Which wake-ups are meant for the waiter: those that have a bit in common.
     mask: u32,
+    /// The real-time priority that the thread had when it came, 0 without one.
+    priority: u8,
     /// In which bucket the waiter stands, or stood when it was woken; changed under the locks of the old and the new one.
     bucket: AtomicUsize,
     woken: AtomicBool,
@@ -60,6 +63,7 @@ impl Waiter {
             object: AtomicU64::new(key.object),
             place: AtomicU64::new(key.place),
             mask,
+            priority: current().sched.level(),
             bucket: AtomicUsize::new(key.bucket()),
             woken: AtomicBool::new(false),
             sleep: WaitQueue::new(),
@@ -100,6 +104,22 @@ impl Waiter {
     }
 }
 
+/// Puts a waiter in its place: the last, or with a real-time priority the last of those, who stand at the front.
+fn enqueue(waiters: &mut Waiters, waiter: UnsafeRef<Waiter>) {
+    if waiter.priority == 0 {
+        waiters.push_back(waiter);
+        return;
+    }
+    let mut cursor = waiters.front_mut();
+    while cursor
+        .get()
+        .is_some_and(|other| other.priority >= waiter.priority)
+    {
+        cursor.move_next();
+    }
+    cursor.insert_before(waiter);
+}
+
 /// A waiter's stay in the table.
 struct Enqueued<'a>(&'a Waiter);
 
@@ -121,7 +141,7 @@ pub fn wait<E>(
     let mut waiters = TABLE[key.bucket()].lock();
     check()?;
     // SAFETY: the waiter outlives `enqueued`, whose drop takes it out of its list and waits for whoever is just doing that.
-    waiters.push_back(unsafe { UnsafeRef::from_raw(&waiter) });
+    enqueue(&mut waiters, unsafe { UnsafeRef::from_raw(&waiter) });
     drop(waiters);
     let enqueued = Enqueued(&waiter);
     let woken = || waiter.woken.load(Ordering::Acquire).then_some(());
@@ -137,7 +157,8 @@ pub fn wait<E>(
     })
 }
 
-/// Wakes up to `max` waiters of `key` whose masks have a bit in common with `mask`, the longest-waiting first; how many.
+/// Wakes up to `max` waiters of `key` whose masks have a bit in common with `mask`; how many. Those of the highest real-time priority come
+/// first, then those who wait longest.
 pub fn wake(key: Key, max: usize, mask: u32) -> usize {
     wake_in(&mut TABLE[key.bucket()].lock(), key, max, mask)
 }
@@ -226,7 +247,7 @@ impl Two {
         let target = self.waiters(to);
         while let Some(waiter) = moving.pop_front() {
             waiter.move_to(to);
-            target.push_back(waiter);
+            enqueue(target, waiter);
         }
         moved
     }
@@ -239,6 +260,8 @@ mod tests {
     use super::*;
     use crate::arch::sim::machine::run_test;
     use crate::arch::time;
+    use crate::sched::change_parameters;
+    use crate::sched::policy::{Parameters, Policy};
     use crate::sched::wait::sleep_until;
     use crate::task::kernel_thread;
 
@@ -286,6 +309,54 @@ mod tests {
             assert_eq!(wake(A, 10, !0), 2);
             assert_eq!(woken(), 3);
             assert_eq!(wake(A, 10, !0), 0);
+        });
+    }
+
+    static ORDER: AtomicU64 = AtomicU64::new(0);
+
+    fn wait_with_priority(priority: u8) {
+        let parameters = Parameters {
+            policy: if priority == 0 {
+                Policy::Other
+            } else {
+                Policy::Fifo
+            },
+            priority,
+            ..Parameters::DEFAULT
+        };
+        change_parameters(&current().arc(), |_| Ok::<_, ()>(parameters)).expect("allowed");
+        wait_for_a();
+        let order = ORDER.load(Ordering::Relaxed);
+        ORDER.store(order * 10 + u64::from(priority), Ordering::Relaxed);
+    }
+
+    #[test]
+    fn the_highest_priority_is_woken_first_and_then_who_waits_longest() {
+        run_test(|| {
+            WOKEN.store(0, Ordering::Relaxed);
+            ORDER.store(0, Ordering::Relaxed);
+            let waiters: [fn(); 5] = [
+                || wait_with_priority(0),
+                || wait_with_priority(3),
+                || wait_with_priority(5),
+                || wait_with_priority(3),
+                || wait_with_priority(0),
+            ];
+            for waiter in waiters {
+                kernel_thread("waiter", waiter).expect("memory");
+                let_others_run();
+            }
+            let mut both = Two::lock(A, B);
+            assert_eq!(both.requeue(2), 2);
+            drop(both);
+            for _ in 0..3 {
+                assert_eq!(wake(A, 1, !0), 1);
+                let_others_run();
+            }
+            assert_eq!(ORDER.load(Ordering::Relaxed), 300);
+            assert_eq!(wake(B, 2, !0), 2);
+            let_others_run();
+            assert_eq!(ORDER.load(Ordering::Relaxed), 30053);
         });
     }
 
