@@ -202,6 +202,7 @@ pub fn exec_machine(exec: &Exec, kernel: &Path, options: &Options) -> Result<Mac
             env: environment(&exec.env),
             cwd: Some(exec.cwd.clone()),
             tty: session::terminals(),
+            null: session::nulls(),
             slow: options.slow.clone(),
             fail: options.fail.clone(),
             seed: options.seed,

@@ -26,6 +26,8 @@ pub struct GuestConfig {
     pub cwd: Option<OsString>,
     /// Which of the descriptors 0, 1 and 2 are a terminal.
     pub tty: [bool; 3],
+    /// Which of them are /dev/null.
+    pub null: [bool; 3],
     /// `PREFIX:MILLISECONDS` of the slowed-down part of the disk.
     pub slow: Option<String>,
     /// `PREFIX:N` of the failing part of the disk.
@@ -65,11 +67,13 @@ impl GuestConfig {
         if let Some(cwd) = &self.cwd {
             record("cwd", cwd.as_bytes())?;
         }
-        let tty: String = (0..3)
-            .filter(|&fd| self.tty[fd])
-            .map(|fd| fd.to_string())
-            .collect();
-        record("tty", tty.as_bytes())?;
+        for (key, which) in [("tty", self.tty), ("null", self.null)] {
+            let digits: String = (0..3)
+                .filter(|&fd| which[fd])
+                .map(|fd| fd.to_string())
+                .collect();
+            record(key, digits.as_bytes())?;
+        }
         if let Some(slow) = &self.slow {
             record("slow", slow.as_bytes())?;
         }
@@ -123,10 +127,11 @@ mod tests {
             args: vec!["x".into(), "".into(), "a=b c".into()],
             env: vec!["K=V".into()],
             tty: [true, false, true],
+            null: [false, true, false],
             seed: Some(7),
             ..GuestConfig::default()
         };
-        let expected = b"program=/bin/x\0arg=x\0arg=\0arg=a=b c\0env=K=V\0tty=02\0seed=7\0";
+        let expected = b"program=/bin/x\0arg=x\0arg=\0arg=a=b c\0env=K=V\0tty=02\0null=1\0seed=7\0";
         assert_eq!(config.encode().unwrap(), expected);
     }
 

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::fs::FileType;
 
 use crate::config::GuestConfig;
 use crate::image::Image;
@@ -310,6 +311,23 @@ pub fn terminals() -> [bool; 3] {
         io::stdout().is_terminal(),
         io::stderr().is_terminal(),
     ]
+}
+
+/// Which of them are /dev/null.
+pub fn nulls() -> [bool; 3] {
+    [
+        is_null(io::stdin()),
+        is_null(io::stdout()),
+        is_null(io::stderr()),
+    ]
+}
+
+fn is_null(stream: impl AsFd) -> bool {
+    // Its numbers are the same on every Linux (devices.txt).
+    rustix::fs::fstat(stream).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == rustix::fs::makedev(1, 3)
+    })
 }
 
 /// What is known while the machine runs.

@@ -66,6 +66,8 @@ pub struct Config {
     pub cwd: Vec<u8>,
     /// Which of the descriptors 0, 1, 2 are a terminal.
     pub tty: [bool; 3],
+    /// Which of them are /dev/null.
+    pub null: [bool; 3],
     pub slow: Option<Slow>,
     pub fail: Option<Fail>,
     pub seed: Option<u64>,
@@ -84,6 +86,7 @@ impl Default for Config {
             env: Vec::new(),
             cwd: b"/".to_vec(),
             tty: [false; 3],
+            null: [false; 3],
             slow: None,
             fail: None,
             seed: None,
@@ -129,7 +132,8 @@ impl Config {
             b"arg" => self.args.push(value.into()),
             b"env" => self.env.push(value.into()),
             b"cwd" => self.cwd = value.into(),
-            b"tty" => return self.set_tty(value),
+            b"tty" => return set_digits(&mut self.tty, value),
+            b"null" => return set_digits(&mut self.null, value),
             b"slow" => self.slow = parse_slow(value),
             b"fail" => self.fail = parse_fail(value),
             b"seed" => self.seed = parse_number(value),
@@ -149,16 +153,17 @@ impl Config {
             _ => true,
         }
     }
+}
 
-    fn set_tty(&mut self, digits: &[u8]) -> bool {
-        for digit in digits {
-            match self.tty.get_mut(digit.wrapping_sub(b'0') as usize) {
-                Some(tty) => *tty = true,
-                None => return false,
-            }
+/// Sets what the digits name; false if one names nothing.
+fn set_digits(which: &mut [bool; 3], digits: &[u8]) -> bool {
+    for digit in digits {
+        match which.get_mut(digit.wrapping_sub(b'0') as usize) {
+            Some(it) => *it = true,
+            None => return false,
         }
-        true
     }
+    true
 }
 
 fn parse_slow(value: &[u8]) -> Option<Slow> {
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn every_key() {
         let config = parse(
-            b"program=/bin/x\0arg=x\0arg=a=b\0arg=\0env=K=V\0cwd=/tmp\0tty=02\0slow=/slow:250\0fail=/bad:3\0seed=18446744073709551615\0log=debug\0test=pipe\0crash=null\0",
+            b"program=/bin/x\0arg=x\0arg=a=b\0arg=\0env=K=V\0cwd=/tmp\0tty=02\0null=1\0slow=/slow:250\0fail=/bad:3\0seed=18446744073709551615\0log=debug\0test=pipe\0crash=null\0",
         );
         assert_eq!(&*config.program, b"/bin/x");
         assert_eq!(
@@ -218,6 +223,7 @@ mod tests {
         assert_eq!(&*config.env[0], b"K=V");
         assert_eq!(&*config.cwd, b"/tmp");
         assert_eq!(config.tty, [true, false, true]);
+        assert_eq!(config.null, [false, true, false]);
         assert_eq!(
             config.slow,
             Some(Slow {

@@ -1,5 +1,7 @@
 //! Programs that nobody here wrote, and C programs: output, input and exit status are those of the host.
 
+use std::process::{Command, Stdio};
+
 use tests::programs::{Compiled, busybox};
 use tests::{guest, oracle};
 
@@ -81,6 +83,20 @@ fn arguments_environment_streams_and_status() {
         (expected.text(), expected.complaints())
     );
     assert_eq!(seen.status, 7);
+}
+
+/// /dev/null is handed on as what it is, a pipe as a pipe.
+#[test]
+fn standard_input_is_what_it_was() {
+    let program = Compiled::fixed("streams");
+    oracle::assert_same(program.path(), &[], b"x");
+    let stdout_of = |command: &mut Command| {
+        let output = command.stdin(Stdio::null()).output().expect("it starts");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let expected = stdout_of(&mut Command::new(program.path()));
+    let seen = stdout_of(&mut guest::exec_command(&[], program.path()));
+    assert_eq!(seen, expected);
 }
 
 #[test]

@@ -27,6 +27,11 @@ pub fn find(file_type: FileType, device: (u32, u32)) -> Result<InodeRef> {
     directory.find(is_it).ok_or(Errno::ENXIO)
 }
 
+/// /dev/null.
+pub fn null() -> Result<InodeRef> {
+    find(FileType::CharDevice, (1, 3))
+}
+
 /// What [`mount`] made.
 pub struct Dev {
     pub dir: Arc<Directory>,

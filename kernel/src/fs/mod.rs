@@ -114,7 +114,7 @@ pub fn root() -> Result<InodeRef> {
     tree().map(|tree| tree.root.clone())
 }
 
-/// Opens descriptors 0, 1 and 2 of the current process, which has none yet: the terminal or pipes, as the configuration says.
+/// Opens descriptors 0, 1 and 2 of the current process, which has none yet: the terminal, /dev/null or pipes, as the configuration says.
 pub fn open_standard_files(config: &Config) -> Result {
     let [stdout, stderr] = &tree()?.terminal;
     for (fd, is_terminal) in config.tty.into_iter().enumerate() {
@@ -123,7 +123,9 @@ pub fn open_standard_files(config: &Config) -> Result {
         } else {
             Output::Stdout
         };
+        let is_null = config.null[fd];
         let inode = match (is_terminal, output) {
+            (false, _) if is_null => dev::null()?,
             (false, _) => console::pipe(fd as u64 + 1, output)?,
             (true, Output::Stdout) => stdout.clone(),
             (true, Output::Stderr) => stderr.clone(),
@@ -150,6 +152,12 @@ pub fn open_standard_files(config: &Config) -> Result {
                 },
                 abi::O_WRONLY,
             ),
+        };
+        // Which every file has that was opened by its name.
+        let flags = if is_null {
+            flags | abi::O_LARGEFILE
+        } else {
+            flags
         };
         let opened = inode.open(access, false)?;
         current()
