@@ -324,6 +324,8 @@ static void case_stop(void) {
     pipe(told), pipe(go);
     pid_t child = fork();
     if (child == 0) {
+        // A process group whose parents are outside the session would not be stopped by SIGTSTP.
+        setpgid(0, 0);
         open_area(UFFDIO_REGISTER_MODE_MISSING);
         if (fork() == 0) {
             char byte;
