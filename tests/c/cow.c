@@ -54,11 +54,10 @@ static void *dropper(void *at) {
     return NULL;
 }
 
-/* A write through /proc/self/mem to a private mapping of a file, while another thread drops the copy it is made to. */
-static void forced(void) {
-    int fd = file();
-    char *at = map(PROT_READ, MAP_PRIVATE, fd), byte;
+/* Forced writes to a page, while another thread drops the copy that they are made to. */
+static void poke_against_dropper(char *at) {
     pthread_t thread;
+    stop = 0;
     pthread_create(&thread, NULL, dropper, at);
     long done = 0;
     for (int i = 0; i < 3000; i++)
@@ -66,6 +65,13 @@ static void forced(void) {
     stop = 1;
     pthread_join(thread, NULL);
     printf("writes made: %ld\n", done);
+}
+
+/* A write through /proc/self/mem to a private mapping of a file, while another thread drops the copy it is made to. */
+static void forced(void) {
+    int fd = file();
+    char *at = map(PROT_READ, MAP_PRIVATE, fd), byte;
+    poke_against_dropper(at);
     long got = pread(fd, &byte, 1, 0);
     printf("the file has: %ld %c\n", got, byte);
     madvise(at, PAGE, MADV_DONTNEED);
@@ -90,15 +96,7 @@ static void filled(void) {
     printf(", registered %d", ioctl(uffd, UFFDIO_REGISTER, &all));
     printf(", filled %d\n", ioctl(uffd, UFFDIO_COPY, &copy));
     char *at = map(PROT_READ, MAP_PRIVATE, fd);
-    pthread_t thread;
-    stop = 0;
-    pthread_create(&thread, NULL, dropper, at);
-    long done = 0;
-    for (int i = 0; i < 3000; i++)
-        done += poke(at, "x", 1);
-    stop = 1;
-    pthread_join(thread, NULL);
-    printf("writes made: %ld\n", done);
+    poke_against_dropper(at);
     printf("the file has: %ld", (long)pread(fd, &byte, 1, 0));
     printf(" %c, the shared mapping: %c\n", byte, *shared);
     madvise(at, PAGE, MADV_DONTNEED);
