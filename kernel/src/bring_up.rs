@@ -7,7 +7,17 @@ use bootloader_api::BootInfo;
 use crate::arch::x86_64::{boot, crash, machine};
 use crate::arch::{Exit, irq};
 use crate::mm::{heap, page_cache};
-use crate::{config, drivers, fs, task};
+use crate::{config, drivers, fs, sched, task};
+
+/// Brings the machine up, starts the first thread and waits for work, for ever. Ends the machine if something is missing.
+pub fn start(info: &'static mut BootInfo) -> ! {
+    run(info);
+    if let Err(errno) = task::init::start() {
+        failed("the first thread", errno);
+    }
+    sched::idle();
+    unreachable!("interrupts always come")
+}
 
 /// Brings the machine up to where processes can be started. Ends it if something is missing. Interrupts are on afterwards.
 pub fn run(info: &'static mut BootInfo) {

@@ -6,18 +6,12 @@ mod bare {
     use core::panic::PanicInfo;
 
     use bootloader_api::{BootInfo, entry_point};
-    use kernel::arch::x86_64::boot;
-    use kernel::{bring_up, sched, task};
+    use kernel::bare::{boot, start};
 
     entry_point!(main, config = &boot::CONFIG);
 
     fn main(info: &'static mut BootInfo) -> ! {
-        bring_up::run(info);
-        if let Err(errno) = task::init::start() {
-            bring_up::failed("the first thread", errno);
-        }
-        sched::idle();
-        unreachable!("interrupts always come")
+        start(info)
     }
 
     #[panic_handler]

@@ -42,7 +42,7 @@ pub use imp::PtRegs;
 /// · `fn fs_base(&self) -> usize`, `fn set_fs_base(&self, usize)`, likewise `gs_base` (current thread; canonical user address)
 /// · `fn user_regs(&self) -> *mut PtRegs`: where the user registers lie on the kernel stack
 /// · `fn set_trap(&self, TrapInfo)`, `fn trap(&self) -> TrapInfo`: sticky values of the last synchronous trap.
-pub use imp::{ThreadState, TrapInfo};
+pub use imp::ThreadState;
 
 /// Switches the CPU from one thread to another. Called by `sched` only, interrupts off, run queue lock released.
 ///
@@ -89,11 +89,9 @@ pub use imp::{current, enter_user, set_current, switch};
 /// · `fn table_frames(&self) -> u64`: frames that the tables take · `fn activate(&self)`: this CPU uses the space from now on
 /// · `fn deactivate()`: the kernel's own tables
 /// · Drop frees the tables; the owner has unmapped everything before.
+///
+/// `TlbFlush` is a stale translation that must be dropped: `fn flush(self)`. Forgetting it is a compile warning.
 pub use imp::PageTable;
-
-/// A stale translation that must be dropped: `fn flush(self)` now, or `fn ignore(self)` where only permissions were added
-/// (a spurious fault repairs it). Forgetting it is a compile warning.
-pub use imp::TlbFlush;
 
 /// The first address that is not a user address: 2^47 - 4096.
 pub use imp::USER_END;
@@ -115,10 +113,10 @@ pub use imp::{copy_frame, frame_ptr, zero_frame};
 /// frame to user memory and points `regs` at the handler; nothing of `regs` is changed on failure.
 /// `fn restore_frame(regs: &mut PtRegs) -> Result<RestoredFrame, BadFrame>`: reads it back, for rt_sigreturn; takes nothing
 /// dangerous. `RestoredFrame { mask: SigSet, altstack: AltStack }`. `fn min_frame_size() -> usize`: AT_MINSIGSTKSZ.
-pub use imp::{BadFrame, RestoredFrame, min_frame_size, restore_frame, setup_frame};
+pub use imp::{RestoredFrame, min_frame_size, restore_frame, setup_frame};
 
 /// Interrupts of this CPU. `fn save() -> Flags` (disables, returns the old state) · `fn restore(Flags)` · `fn enable()` ·
-/// `fn enabled() -> bool` · `fn wait() -> bool`: sleeps until an interrupt; called with interrupts off, returns with them off again
+/// `fn wait() -> bool`: sleeps until an interrupt; called with interrupts off, returns with them off again
 /// after they were taken; false if nothing can ever happen any more (never on hardware) · `fn register(line: u8, handler: fn())`: a device's handler, called with interrupts off; also unmasks the line
 /// · `fn interrupted_user() -> bool`: in a handler, whether the interrupt came in user mode.
 pub use imp::irq;
@@ -146,6 +144,7 @@ pub use imp::machine;
 pub enum Exit {
     Done = 0x10,
     Panic = 0x11,
+    #[cfg_attr(not(test), allow(dead_code, reason = "the kernel's own tests end so"))]
     TestsFailed = 0x12,
     BringUpFailed = 0x13,
 }
@@ -155,6 +154,6 @@ pub enum Exit {
 pub use imp::pci;
 
 /// For kernel memory management on hardware: `fn map_kernel_page(address, Frame) -> Result<(), OutOfMemory>` · `fn unmap_kernel_page(address)
-/// -> Option<Frame>` · `fn phys_of(address) -> Option<u64>` · `fn map_device(phys: u64, size: usize) -> Result<NonNull<u8>, OutOfMemory>`: a device's registers, uncached, for good.
+/// -> Option<Frame>` · `fn map_device(phys: u64, size: usize) -> Result<NonNull<u8>, OutOfMemory>`: a device's registers, uncached, for good.
 #[cfg(target_os = "none")]
-pub use imp::{map_device, map_kernel_page, phys_of, unmap_kernel_page};
+pub use imp::{map_device, map_kernel_page, unmap_kernel_page};

@@ -263,8 +263,4 @@ impl Stream for Console {
     fn poll_queue(&self) -> Option<&PollQueue> {
         Some(console::watchers())
     }
-
-    fn is_terminal(&self) -> bool {
-        self.terminal
-    }
 }

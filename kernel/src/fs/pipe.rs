@@ -160,10 +160,6 @@ impl Pipe {
         self.state.lock().ring.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub fn capacity(&self) -> usize {
         self.state.lock().ring.capacity()
     }

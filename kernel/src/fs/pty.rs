@@ -275,10 +275,6 @@ impl Stream for Master {
         }
         Ok(0)
     }
-
-    fn is_terminal(&self) -> bool {
-        true
-    }
 }
 
 impl Master {
@@ -517,10 +513,6 @@ impl Stream for Slave {
         let (value, changed) = pair.terminal.ioctl(command, arg, false)?;
         pair.apply(changed);
         Ok(value)
-    }
-
-    fn is_terminal(&self) -> bool {
-        true
     }
 }
 

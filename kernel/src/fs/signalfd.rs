@@ -93,7 +93,7 @@ impl Stream for SignalFile {
 
 /// `struct signalfd_siginfo`: the fields of siginfo that the signal's origin fills, each in its own place.
 fn record(info: &SigInfo) -> [u8; RECORD] {
-    let from = info.to_abi();
+    let from = info.abi_bytes();
     let mut to = [0; RECORD];
     let mut copy = |at: usize, source: usize, len: usize| {
         to[at..at + len].copy_from_slice(&from[source..source + len]);

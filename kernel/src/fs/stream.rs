@@ -73,10 +73,6 @@ pub trait Stream: Send + Sync {
         false
     }
 
-    fn is_terminal(&self) -> bool {
-        false
-    }
-
     /// Replaces the set of a signal file. `EINVAL` for other files.
     fn set_signals(&self, _set: SigSet) -> Result {
         Err(Errno::EINVAL)

@@ -36,10 +36,6 @@ impl Text {
         self.bytes.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// What was written, as far as there was memory.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes

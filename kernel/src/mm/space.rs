@@ -182,12 +182,6 @@ impl Mm {
         self.page_table.lock().table_frames()
     }
 
-    /// Pages in all areas, as in /proc/self/statm.
-    pub fn total_pages(&self) -> u64 {
-        self.read(Sleep::Uninterruptible)
-            .map_or(0, |areas| areas.pages)
-    }
-
     /// Calls `f` for each area that ends above `address`, by rising address, until it says false. `f` must not touch user memory.
     pub fn for_each_vma_from(&self, address: usize, f: &mut dyn FnMut(&Vma) -> bool) {
         let (Some(start), Some(end)) = (VirtAddr::new(address), VirtAddr::new(USER_END)) else {
@@ -196,12 +190,6 @@ impl Mm {
         if let Ok(areas) = self.read(Sleep::Uninterruptible) {
             let _ = areas.overlapping(start, end).all(f);
         }
-    }
-
-    /// Pages in locked areas, as VmLck.
-    pub fn locked_pages(&self) -> u64 {
-        self.read(Sleep::Uninterruptible)
-            .map_or(0, |areas| areas.locked)
     }
 
     /// `brk_start..brk`, for naming the heap in /proc.
@@ -493,10 +481,5 @@ impl Areas {
             .highest(len, bottom, top)
             .and_then(VirtAddr::new)
             .ok_or(Errno::ENOMEM)
-    }
-
-    /// Areas by rising address.
-    pub fn iter(&self) -> impl Iterator<Item = &Vma> {
-        self.vmas.iter()
     }
 }

@@ -50,10 +50,6 @@ impl<T: Pod> UserPtr<T> {
         (addr != 0).then_some(Self::new(addr))
     }
 
-    pub const fn addr(self) -> usize {
-        self.addr
-    }
-
     /// The `n`th element of an array that starts here.
     pub fn at(self, n: usize) -> Self {
         Self::new(self.addr.wrapping_add(n.wrapping_mul(size_of::<T>())))

@@ -197,11 +197,6 @@ impl Vma {
         self.end.get() - self.start.get()
     }
 
-    /// Never: areas are not empty.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
     #[inline]
     pub fn contains(&self, address: VirtAddr) -> bool {
         self.start <= address && address < self.end

@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Interrupted, Sleep, WaitQueue};
+use super::{Sleep, WaitQueue};
 
 pub struct SleepMutex<T> {
     locked: AtomicBool,
@@ -47,12 +47,6 @@ impl<T> SleepMutex<T> {
             .wait_until(Sleep::Uninterruptible, || self.try_acquire());
         debug_assert!(waited.is_ok());
         SleepMutexGuard(self)
-    }
-
-    /// Waits for the lock; a signal of the kind ends the wait.
-    pub fn lock_interruptibly(&self, sleep: Sleep) -> Result<SleepMutexGuard<'_, T>, Interrupted> {
-        self.waiters.wait_until(sleep, || self.try_acquire())?;
-        Ok(SleepMutexGuard(self))
     }
 }
 

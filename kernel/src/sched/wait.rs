@@ -175,6 +175,7 @@ impl WaitQueue {
     }
 
     /// Whether nobody waits: a hint, true or not a moment later.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.waiters.lock().is_empty()
     }

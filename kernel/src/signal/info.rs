@@ -8,6 +8,7 @@ use super::set::Signal;
 pub mod code {
     pub const SI_USER: i32 = 0;
     pub const SI_KERNEL: i32 = 0x80;
+    #[cfg(test)]
     pub const SI_QUEUE: i32 = -1;
     pub const SI_TIMER: i32 = -2;
     pub const SI_SIGIO: i32 = -5;
@@ -31,7 +32,6 @@ pub mod code {
     pub const TRAP_TRACE: i32 = 2;
     pub const CLD_EXITED: i32 = 1;
     pub const CLD_KILLED: i32 = 2;
-    pub const CLD_DUMPED: i32 = 3;
     pub const CLD_STOPPED: i32 = 5;
     pub const CLD_CONTINUED: i32 = 6;
 }
@@ -175,7 +175,7 @@ impl SigInfo {
     }
 
     /// The 128 bytes that user code sees; all padding is zero.
-    pub fn to_abi(&self) -> [u8; SIGINFO_SIZE] {
+    pub fn abi_bytes(&self) -> [u8; SIGINFO_SIZE] {
         let mut bytes = [0; SIGINFO_SIZE];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         put(0, &(self.signal.number() as i32).to_ne_bytes());

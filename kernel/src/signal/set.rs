@@ -7,7 +7,7 @@ use linux_raw_sys::general as abi;
 pub struct Signal(u8);
 
 macro_rules! signals {
-    ($($name:ident)*) => { impl Signal { $(pub const $name: Signal = Signal(abi::$name as u8);)* } };
+    ($($name:ident)*) => { impl Signal { $(#[allow(dead_code, reason = "all there are")] pub const $name: Signal = Signal(abi::$name as u8);)* } };
 }
 
 signals! {

@@ -19,12 +19,10 @@ pub const FAMILY: Rank = Rank(3);
 pub const FILES: Rank = Rank(4);
 /// The files that an epoll instance watches, and the items that watch a file.
 pub const EPOLL_ITEMS: Rank = Rank(5);
-pub const MMAP_LOCK: Rank = Rank(6);
 /// The POSIX timers of a process.
 pub const POSIX_TIMERS: Rank = Rank(7);
 /// A file's reverse map: the areas that map it.
 pub const REVERSE_MAP: Rank = Rank(7);
-pub const VMA: Rank = Rank(8);
 /// The list of all mappings of files.
 pub const MAPPINGS: Rank = Rank(9);
 /// Page cache trees and the state of a page.
@@ -62,8 +60,6 @@ pub const HEAP: Rank = Rank(26);
 pub const KERNEL_MAP: Rank = Rank(27);
 /// Frame allocator.
 pub const FRAMES: Rank = Rank(28);
-/// The log, which everybody may write to.
-pub const LOG: Rank = Rank(30);
 
 /// Ranks of the spin locks that this CPU holds, one bit each.
 #[cfg(all(debug_assertions, target_os = "none"))]

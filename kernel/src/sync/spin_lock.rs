@@ -129,25 +129,6 @@ impl<T> IrqLock<T> {
             flags,
         }
     }
-
-    /// The lock if it is free: for reports in a panic, where its holder will never let go.
-    pub fn try_lock(&self) -> Option<IrqLockGuard<'_, T>> {
-        let flags = irq::save();
-        match self.inner.try_lock() {
-            Some(guard) => {
-                rank::acquire(self.rank);
-                Some(IrqLockGuard {
-                    rank: self.rank,
-                    inner: ManuallyDrop::new(guard),
-                    flags,
-                })
-            }
-            None => {
-                irq::restore(flags);
-                None
-            }
-        }
-    }
 }
 
 impl<T> Drop for IrqLockGuard<'_, T> {

@@ -1,57 +1,64 @@
 //! System calls: one table, one file per family.
 //!
-//! A handler gets the six argument registers and answers with a value or an error number; those that change where user code goes
-//! on get the registers themselves. A number without a handler is `ENOSYS`, and is logged the first time.
+//! A handler (`Plain`) gets the six argument registers and answers with a value or an error number; those that change where user code
+//! goes on get the registers themselves (`WithRegs`). A number without a handler is `ENOSYS`, and is logged the first time.
 
 mod args;
-pub mod attr;
-pub mod clone;
-pub mod control;
-pub mod credentials;
-pub mod dir;
-pub mod epoll;
-pub mod fd;
-pub mod futex;
-pub mod io;
-pub mod ioctl;
-pub mod lock;
-pub mod memory;
-pub mod pidfd;
-pub mod poll;
-pub mod prctl;
-pub mod process;
-pub mod remote;
-pub mod sched;
-pub mod signal;
-pub mod socket;
-pub mod stat;
-pub mod system;
+pub(crate) mod attr;
+pub(crate) mod clone;
+pub(crate) mod control;
+pub(crate) mod credentials;
+pub(crate) mod dir;
+pub(crate) mod epoll;
+pub(crate) mod fd;
+pub(crate) mod futex;
+pub(crate) mod io;
+pub(crate) mod ioctl;
+pub(crate) mod lock;
+pub(crate) mod memory;
+pub(crate) mod pidfd;
+pub(crate) mod poll;
+pub(crate) mod prctl;
+pub(crate) mod process;
+pub(crate) mod remote;
+pub(crate) mod sched;
+pub(crate) mod signal;
+pub(crate) mod socket;
+pub(crate) mod stat;
+pub(crate) mod system;
 #[cfg(all(test, not(target_os = "none")))]
 mod tests;
-pub mod time;
-pub mod timer;
+pub(crate) mod time;
+pub(crate) mod timer;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use linux_raw_sys::general::*;
 
 use crate::arch::PtRegs;
-use crate::errno::{Errno, Result};
+use crate::errno::Errno;
 
-/// How a call is handled.
-#[derive(Clone, Copy)]
-enum Handler {
-    Plain(fn(&[usize; 6]) -> Result<usize>),
-    WithRegs(fn(&mut PtRegs) -> Result<usize>),
-}
-
-use Handler::{Plain, WithRegs};
-
-/// A system call: its name for traces, and its handler.
+/// A system call: its name for traces, and what runs it and leaves its answer in the registers.
 #[derive(Clone, Copy)]
 struct Syscall {
     name: &'static str,
-    handler: Handler,
+    run: fn(&mut PtRegs),
+}
+
+/// What runs a handler: one function for each call, so that a small handler becomes a part of it.
+macro_rules! run {
+    (Plain $handler:expr) => {
+        |regs| {
+            let answer = $handler(&regs.syscall_args());
+            regs.set_return_value(answer.unwrap_or_else(Errno::to_ret));
+        }
+    };
+    (WithRegs $handler:expr) => {
+        |regs| {
+            let answer = $handler(regs);
+            regs.set_return_value(answer.unwrap_or_else(Errno::to_ret));
+        }
+    };
 }
 
 /// One more than the highest number in the table.
@@ -64,7 +71,7 @@ macro_rules! table {
         $(
             assert!(table[$number as usize].is_none(), "a call has two rows");
             table[$number as usize] =
-                Some(Syscall { name: stringify!($number), handler: $kind($handler) });
+                Some(Syscall { name: stringify!($number), run: run!($kind $handler) });
         )*
         table
     }};
@@ -312,31 +319,33 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
 };
 
 /// Runs the system call that `regs` ask for and leaves its answer in them. Interrupts on, no lock held.
-pub fn dispatch(regs: &mut PtRegs) {
-    let number = regs.syscall_nr().unwrap_or(usize::MAX);
-    let answer = match TABLE.get(number) {
-        Some(Some(call)) => {
-            log::trace!("{}{:x?}", call.name, regs.syscall_args());
-            match call.handler {
-                Plain(handler) => handler(&regs.syscall_args()),
-                WithRegs(handler) => handler(regs),
-            }
-        }
-        _ => unknown(number),
+pub extern "C" fn dispatch(regs: &mut PtRegs) {
+    let call = regs.syscall_nr().and_then(|number| TABLE.get(number));
+    let Some(Some(call)) = call else {
+        return unknown(regs);
     };
-    regs.set_return_value(answer.unwrap_or_else(Errno::to_ret));
+    if log::log_enabled!(log::Level::Trace) {
+        trace(call.name, regs);
+    }
+    (call.run)(regs);
+}
+
+#[cold]
+fn trace(name: &str, regs: &PtRegs) {
+    log::trace!("{name}{:x?}", regs.syscall_args());
 }
 
 /// Numbers that were logged, one bit each.
 static LOGGED: [AtomicU64; NUMBERS / 64] = [const { AtomicU64::new(0) }; NUMBERS / 64];
 
 #[cold]
-fn unknown(number: usize) -> Result<usize> {
+fn unknown(regs: &mut PtRegs) {
+    let number = regs.syscall_nr().unwrap_or(usize::MAX);
     if let Some(word) = LOGGED.get(number / 64) {
         let bit = 1 << (number % 64);
         if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
             log::info!("system call {number} is not implemented");
         }
     }
-    Err(Errno::ENOSYS)
+    regs.set_return_value(Errno::ENOSYS.to_ret());
 }

@@ -187,7 +187,7 @@ pub fn sys_waitid(&[id_type, id, info, options, usage, _]: &Args) -> Result<usiz
     }
     if info != 0 {
         match &waited {
-            Some(waited) => uaccess::write_bytes(info, &child_info(waited).to_abi())?,
+            Some(waited) => uaccess::write_bytes(info, &child_info(waited).abi_bytes())?,
             // As on Linux: signo and pid are zero, which tells that nothing was found.
             None => uaccess::write_bytes(info, &[0; 28])?,
         }

@@ -146,7 +146,7 @@ pub fn sys_rt_sigtimedwait(&[set, info, timeout, set_size, ..]: &Args) -> Result
     let deadline = super::time::read_timeout(timeout)?;
     let taken = wait_for_one_of(set, deadline)?;
     if info != 0 {
-        crate::mm::uaccess::write_bytes(info, &taken.to_abi())?;
+        crate::mm::uaccess::write_bytes(info, &taken.abi_bytes())?;
     }
     Ok(taken.signal.number() as usize)
 }

@@ -19,11 +19,13 @@ pub enum Resource {
     Files = abi::RLIMIT_NOFILE as usize,
     LockedMemory = abi::RLIMIT_MEMLOCK as usize,
     AddressSpace = abi::RLIMIT_AS as usize,
+    #[allow(dead_code, reason = "what sets it counts nothing")]
     Locks = abi::RLIMIT_LOCKS as usize,
     PendingSignals = abi::RLIMIT_SIGPENDING as usize,
     MessageQueue = abi::RLIMIT_MSGQUEUE as usize,
     Nice = abi::RLIMIT_NICE as usize,
     RealtimePriority = abi::RLIMIT_RTPRIO as usize,
+    #[allow(dead_code, reason = "what sets it counts nothing")]
     RealtimeTime = abi::RLIMIT_RTTIME as usize,
 }
 

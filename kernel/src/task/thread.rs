@@ -229,8 +229,4 @@ impl Thread {
     pub fn has_flag(&self, flag: u32) -> bool {
         self.flags.load(Ordering::Acquire) & flag != 0
     }
-
-    pub fn is_kernel_thread(&self) -> bool {
-        self.kernel_entry.is_some()
-    }
 }

@@ -11,12 +11,6 @@ pub static RETRIES: AtomicU64 = AtomicU64::new(0);
 /// Signal handlers that were started.
 pub static SIGNALS: AtomicU64 = AtomicU64::new(0);
 
-/// Adds one.
-#[inline]
-pub fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
 /// Writes the control record.
 pub fn write_stats() {
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -25,10 +25,6 @@ pub fn enable() {
     step();
 }
 
-pub fn enabled() -> bool {
-    ENABLED.load(Ordering::Relaxed)
-}
-
 /// Nobody can run: time jumps to the next timer. False if there is none.
 pub fn wait() -> bool {
     let Some(deadline) = crate::sched::timer::next_deadline() else {
@@ -84,7 +80,7 @@ pub fn hold(on: bool) {
 
 /// A place where an interrupt could come.
 pub fn step() {
-    if !ARMED.load(Ordering::Relaxed) || !enabled() {
+    if !ARMED.load(Ordering::Relaxed) || !ENABLED.load(Ordering::Relaxed) {
         return;
     }
     let step = STEPS.fetch_add(1, Ordering::Relaxed);

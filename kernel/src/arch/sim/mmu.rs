@@ -43,8 +43,6 @@ impl TlbFlush {
     pub fn flush(self) {
         lock(&MMU).tlb.remove(&self.0);
     }
-
-    pub fn ignore(self) {}
 }
 
 fn key(address: VirtAddr) -> usize {

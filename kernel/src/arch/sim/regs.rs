@@ -26,6 +26,15 @@ impl PtRegs {
         }
     }
 
+    /// A user program that makes a system call.
+    pub fn new_syscall(number: usize, args: [usize; 6]) -> PtRegs {
+        PtRegs {
+            syscall: Some(number),
+            args,
+            ..PtRegs::new_user(0, 0)
+        }
+    }
+
     pub fn kernel() -> PtRegs {
         PtRegs {
             user: false,

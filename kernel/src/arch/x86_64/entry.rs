@@ -379,7 +379,7 @@ unsafe extern "C" fn syscall_entry() {
         kernel_sp = const KERNEL_SP,
         user_ds = const USER_DS,
         user_cs = const USER_CS,
-        dispatch = sym syscall_dispatch,
+        dispatch = sym syscall::dispatch,
         current = const CURRENT,
         flags = const FLAGS,
         work = const WORK,
@@ -393,10 +393,6 @@ unsafe extern "C" fn syscall_entry() {
         rsp_from_orig = const RSP - offset_of!(PtRegs, orig_rax),
         to_user = sym return_to_user,
     );
-}
-
-extern "C" fn syscall_dispatch(regs: &mut PtRegs) {
-    syscall::dispatch(regs);
 }
 
 /// The slow part of the way to user mode: signals and other threads first, then the FPU registers. Interrupts are off.

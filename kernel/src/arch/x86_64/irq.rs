@@ -34,10 +34,6 @@ pub fn enable() {
     interrupts::enable();
 }
 
-pub fn enabled() -> bool {
-    interrupts::are_enabled()
-}
-
 /// Sleeps until an interrupt was taken. Interrupts are off before and after. Always true: something may always happen.
 pub fn wait() -> bool {
     time::waiting(|| {

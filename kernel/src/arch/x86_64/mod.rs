@@ -32,12 +32,12 @@ mod uaccess;
 pub mod vdso;
 
 pub use kernel_pages::{
-    copy_frame, frame_ptr, map_device, map_kernel_page, phys_of, unmap_kernel_page, zero_frame,
+    copy_frame, frame_ptr, map_device, map_kernel_page, unmap_kernel_page, zero_frame,
 };
-pub use page_table::{PageTable, TlbFlush};
+pub use page_table::PageTable;
 pub use percpu::{current, set_current};
-pub use regs::{PtRegs, TrapInfo};
-pub use sigframe::{BadFrame, RestoredFrame, min_frame_size, restore_frame, setup_frame};
+pub use regs::PtRegs;
+pub use sigframe::{RestoredFrame, min_frame_size, restore_frame, setup_frame};
 pub use thread::{ThreadState, enter_user, switch};
 pub use uaccess::{clear_user, compare_exchange_user, copy_from_user, copy_to_user};
 

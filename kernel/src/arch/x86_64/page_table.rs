@@ -68,9 +68,6 @@ impl TlbFlush {
     pub fn flush(self) {
         tlb::flush(HardwareAddr::new_truncate(self.0 as u64));
     }
-
-    #[inline]
-    pub fn ignore(self) {}
 }
 
 /// Drops the translations that a range operation makes stale: the first pages one by one, all at the end if there are many.

@@ -272,7 +272,7 @@ pub fn setup_frame(regs: &mut PtRegs, request: &FrameRequest) -> Result<(), BadF
     write_fpu(fp)?;
     write_context(regs, request, fp, frame)?;
     if request.action.has(sa::SIGINFO) {
-        uaccess::write_bytes(frame + SIGINFO_OFFSET, &request.info.to_abi())?;
+        uaccess::write_bytes(frame + SIGINFO_OFFSET, &request.info.abi_bytes())?;
     }
     fpu::reset_current();
     regs.rdi = request.info.signal.number() as usize;

@@ -19,7 +19,7 @@ use bitflags::bitflags;
 
 use self::message::Queue;
 pub use self::message::Sender;
-pub use self::transfer::{Control, Load, Received};
+pub use self::transfer::{Control, Load};
 use super::file::{File, Opened};
 use super::inode::{Access, FileSystem, FileType, Inode, Place, Stat, Time};
 use super::io::{Dst, Src};

@@ -20,8 +20,6 @@ use core::sync::atomic::Ordering;
 pub use flags::{Access, FaultFlags, FaultInfo, FaultVerdict, VmFault};
 pub(super) use handler::reusable;
 pub use handler::{LockedVma, handle_mm_fault, wait_kind};
-pub use outcome::FaultOutcome;
-pub use signal::fault_signal_pending;
 
 use super::addr::VirtAddr;
 use super::remote::Rules;

@@ -17,6 +17,10 @@ pub enum FaultError {
     /// Past the end of the file, or the file cannot be read.
     Bus,
     /// The access is not allowed by the address space's rules.
+    #[allow(
+        dead_code,
+        reason = "Linux's answer for kinds of memory that there are not here"
+    )]
     Segv,
 }
 
@@ -35,6 +39,10 @@ enum Outcome<'mm> {
     Done(MmapReadGuard<'mm>),
     Error(FaultError, MmapReadGuard<'mm>),
     /// Finished, lock released.
+    #[allow(
+        dead_code,
+        reason = "Linux's answer for kinds of memory that there are not here"
+    )]
     Completed,
     /// Start over, lock released.
     Retry,
@@ -64,6 +72,7 @@ impl<'mm> FaultOutcome<'mm> {
     }
 
     /// The caller has released the lock.
+    #[allow(dead_code, reason = "as for `Completed`")]
     pub fn completed() -> Self {
         FaultOutcome {
             outcome: Outcome::Completed,

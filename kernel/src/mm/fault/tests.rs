@@ -4,6 +4,8 @@ use std::boxed::Box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use super::outcome::FaultOutcome;
+use super::signal::fault_signal_pending;
 use super::*;
 use crate::arch::sim::machine::{current_mm, run_test};
 use crate::arch::sim::{copy_to_user, user_read, user_write};

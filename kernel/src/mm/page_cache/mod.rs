@@ -328,6 +328,7 @@ impl Mapping {
     }
 
     /// The page at `index`, up to date: waits for it. `EIO` if it cannot be read or the file is not that long.
+    #[cfg(test)]
     pub fn read_page(self: &Arc<Self>, index: u64, sleep: Sleep) -> Result<Frame> {
         match self.wait_for(index, Want::Map, sleep)? {
             Contents::Page(page) => Ok(page),

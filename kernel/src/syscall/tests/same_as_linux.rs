@@ -8,10 +8,11 @@ use std::path::PathBuf;
 
 use linux_raw_sys::general as abi;
 
+use crate::arch::PtRegs;
 use crate::arch::sim::machine::run_test;
 use crate::errno::Errno;
 use crate::fs::testing::{get, mount_once, put, user_memory};
-use crate::syscall::{Handler, TABLE};
+use crate::syscall::dispatch;
 
 const DEPTH: usize = 40;
 const BUFFER: usize = 65536;
@@ -30,10 +31,13 @@ struct Here;
 
 impl System for Here {
     fn call(&mut self, number: u32, args: [usize; 6]) -> Result<usize, i32> {
-        let Some(Handler::Plain(handler)) = TABLE[number as usize].map(|call| call.handler) else {
-            panic!("call {number} is not in the table");
-        };
-        handler(&args).map_err(|errno| -(errno.to_ret() as i32))
+        let mut regs = PtRegs::new_syscall(number as usize, args);
+        dispatch(&mut regs);
+        let value = regs.return_value();
+        match Errno::from_ret(value) {
+            Some(_) => Err(value.wrapping_neg() as i32),
+            None => Ok(value),
+        }
     }
 
     fn put(&mut self, slot: usize, bytes: &[u8]) -> usize {

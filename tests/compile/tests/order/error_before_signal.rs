@@ -1,5 +1,5 @@
 //! Errors before signals.
-use kernel::mm::fault::outcome::{FaultError, FaultOutcome};
+use kernel::order::{FaultError, FaultOutcome};
 
 fn error_of(outcome: FaultOutcome<'_>) -> Option<FaultError> {
     outcome.check_error().err()

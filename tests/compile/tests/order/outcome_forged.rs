@@ -1,5 +1,5 @@
 //! A later step that was not reached through the earlier ones cannot be made, nor looked into.
-use kernel::mm::fault::outcome::{AfterError, AfterSignal, FaultOutcome};
+use kernel::order::{AfterError, AfterSignal, FaultOutcome};
 
 fn skip_signal(outcome: FaultOutcome<'_>) -> AfterSignal<'_> {
     AfterSignal(outcome.outcome)

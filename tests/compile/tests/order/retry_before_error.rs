@@ -1,5 +1,5 @@
 //! The retry before errors.
-use kernel::mm::fault::outcome::{AfterSignal, Last};
+use kernel::order::{AfterSignal, Last};
 
 fn again(outcome: AfterSignal<'_>) -> bool {
     outcome.finish() == Last::TryAgain

@@ -1,5 +1,5 @@
 //! The retry before signals.
-use kernel::mm::fault::outcome::{FaultOutcome, Last};
+use kernel::order::{FaultOutcome, Last};
 
 fn again(outcome: FaultOutcome<'_>) -> bool {
     outcome.finish() == Last::TryAgain

@@ -1,6 +1,6 @@
 //! Signal, error, retry.
-use kernel::arch::PtRegs;
-use kernel::mm::fault::outcome::{FaultError, FaultOutcome, Last, SignalPending};
+use kernel::order::PtRegs;
+use kernel::order::{FaultError, FaultOutcome, Last, SignalPending};
 
 #[derive(Debug, PartialEq)]
 enum Verdict {
