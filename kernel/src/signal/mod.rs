@@ -27,7 +27,7 @@ pub use frame::{AltStack, FrameRequest, FrameStack};
 pub use info::{Detail, SigInfo, code};
 pub use send::force;
 pub use set::{SigSet, Signal};
-pub use state::{ProcessSignals, ThreadSignals};
+pub use state::{ProcessSignals, RoomForActions, ThreadSignals};
 
 use crate::task::Thread;
 use crate::task::thread::flag;

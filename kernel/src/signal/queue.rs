@@ -1,26 +1,29 @@
 //! Pending signals: at most one instance of each standard signal, any number of real-time ones in order.
 //!
-//! Taking the next signal costs a bit scan. Standard signals need no memory; a real-time instance brings its own entry,
-//! allocated by the sender before any lock is taken, and charged to the receiving user. A POSIX timer has an entry for all its signals,
-//! of either kind, which goes back to it.
+//! Taking the next signal costs a bit scan, and for a queued instance a way down the tree of them. Standard signals have room kept for
+//! all of them from the beginning; a real-time instance brings its own entry, allocated by the sender before any lock is taken, and
+//! charged to the receiving user. A POSIX timer has an entry for all its signals, of either kind, which goes back to it.
+//!
+//! Every process and thread has one, and most are never used: so it is small, and made and dropped in a few steps.
 
 use alloc::boxed::Box;
 use alloc::sync::Weak;
+use alloc::vec::Vec;
 
-use intrusive_collections::{LinkedList, LinkedListAtomicLink, intrusive_adapter};
+use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 
 use super::info::SigInfo;
 use super::quota::Charge;
 use super::set::{SigSet, Signal};
+use crate::errno::OutOfMemory;
 use crate::task::posix_timer::PosixTimer;
 
 const STANDARD: usize = Signal::RT_MIN as usize - 1;
-const ALL: usize = Signal::MAX as usize;
 
 /// One queued instance of a real-time signal, or of a timer's.
 pub struct Entry {
     info: SigInfo,
-    link: LinkedListAtomicLink,
+    link: RBTreeAtomicLink,
     /// The timer that it belongs to.
     timer: Option<Weak<PosixTimer>>,
     _charge: Charge,
@@ -31,7 +34,7 @@ impl Entry {
     pub fn new(info: SigInfo, charge: Charge) -> Option<Box<Entry>> {
         Box::try_new(Entry {
             info,
-            link: LinkedListAtomicLink::new(),
+            link: RBTreeAtomicLink::new(),
             timer: None,
             _charge: charge,
         })
@@ -52,25 +55,39 @@ impl Entry {
     }
 }
 
-intrusive_adapter!(EntryAdapter = Box<Entry>: Entry { link => LinkedListAtomicLink });
+intrusive_adapter!(EntryAdapter = Box<Entry>: Entry { link => RBTreeAtomicLink });
+
+impl<'a> KeyAdapter<'a> for EntryAdapter {
+    type Key = Signal;
+    fn get_key(&self, entry: &'a Entry) -> Signal {
+        entry.info.signal
+    }
+}
 
 /// Signals that were sent and not yet taken.
 pub struct Pending {
     set: SigSet,
-    /// The part of `set` that `standard` has infos of. They come before entries of the same signal.
+    /// The part of `set` that `infos` has infos of. They come before entries of the same signal.
     in_slots: SigSet,
-    standard: [SigInfo; STANDARD],
-    queued: [LinkedList<EntryAdapter>; ALL],
+    /// Infos of standard signals, in no order. There is room for all.
+    infos: Vec<SigInfo>,
+    /// Where in it a signal's is.
+    slots: [u8; STANDARD],
+    /// By signal, and those of one signal in the order in which they came.
+    queued: RBTree<EntryAdapter>,
 }
 
 impl Pending {
-    pub const fn new() -> Pending {
-        Pending {
+    pub fn new() -> Result<Pending, OutOfMemory> {
+        let mut infos = Vec::new();
+        infos.try_reserve_exact(STANDARD).map_err(|_| OutOfMemory)?;
+        Ok(Pending {
             set: SigSet::EMPTY,
             in_slots: SigSet::EMPTY,
-            standard: [SigInfo::lost(Signal::SIGHUP); STANDARD],
-            queued: [const { LinkedList::new(EntryAdapter::NEW) }; ALL],
-        }
+            infos,
+            slots: [0; STANDARD],
+            queued: RBTree::new(EntryAdapter::NEW),
+        })
     }
 
     pub fn set(&self) -> SigSet {
@@ -85,23 +102,44 @@ impl Pending {
             return false;
         }
         self.set = self.set.with(info.signal);
-        self.in_slots = self.in_slots.with(info.signal);
-        self.standard[info.signal.index()] = *info;
+        self.add_info(info);
         true
+    }
+
+    /// Keeps the info of a signal that is not in `in_slots`.
+    #[inline]
+    fn add_info(&mut self, info: &SigInfo) {
+        debug_assert!(self.infos.len() < self.infos.capacity());
+        self.in_slots = self.in_slots.with(info.signal);
+        self.slots[info.signal.index()] = self.infos.len() as u8;
+        self.infos.push(*info);
+    }
+
+    /// Forgets the info of a signal that is in `in_slots`. The last one takes its place.
+    #[inline]
+    fn remove_info(&mut self, signal: Signal) {
+        self.in_slots = self.in_slots.without(signal);
+        let slot = usize::from(self.slots[signal.index()]);
+        let last = self.infos.len().saturating_sub(1);
+        if slot < last {
+            self.infos[slot] = self.infos[last];
+            self.slots[self.infos[slot].signal.index()] = slot as u8;
+        }
+        self.infos.truncate(last);
     }
 
     /// Adds a timer's signal, whatever else of that number is pending.
     pub fn push_timer(&mut self, entry: Box<Entry>) {
-        let signal = entry.info.signal;
-        self.set = self.set.with(signal);
-        self.queued[signal.index()].push_back(entry);
+        self.set = self.set.with(entry.info.signal);
+        self.queued.insert(entry);
     }
 
     /// Adds an instance of a real-time signal. Without an entry the signal becomes pending, but its info is lost.
     pub fn push_realtime(&mut self, signal: Signal, entry: Option<Box<Entry>>) {
         self.set = self.set.with(signal);
         if let Some(entry) = entry {
-            self.queued[signal.index()].push_back(entry);
+            debug_assert_eq!(entry.info.signal, signal);
+            self.queued.insert(entry);
         }
     }
 
@@ -109,8 +147,10 @@ impl Pending {
     pub fn force(&mut self, info: SigInfo) {
         self.set = self.set.with(info.signal);
         if !info.signal.is_realtime() {
-            self.in_slots = self.in_slots.with(info.signal);
-            self.standard[info.signal.index()] = info;
+            if self.in_slots.contains(info.signal) {
+                self.remove_info(info.signal);
+            }
+            self.add_info(&info);
         }
     }
 
@@ -129,19 +169,30 @@ impl Pending {
         if !self.in_slots.contains(signal) {
             return self.take_queued(signal, info);
         }
-        self.in_slots = self.in_slots.without(signal);
-        if self.queued[signal.index()].is_empty() {
+        *info = self.infos[usize::from(self.slots[signal.index()])];
+        self.remove_info(signal);
+        if self.queued.is_empty() || self.queued.find(&signal).is_null() {
             self.set = self.set.without(signal);
         }
-        *info = self.standard[signal.index()];
         true
+    }
+
+    /// Takes out the oldest entry of a signal, and tells whether there are more.
+    fn take_entry(&mut self, signal: Signal) -> (Option<Box<Entry>>, bool) {
+        let mut cursor = self.queued.lower_bound_mut(Bound::Included(&signal));
+        let is_its_own = |entry: Option<&Entry>| entry.is_some_and(|e| e.info.signal == signal);
+        if !is_its_own(cursor.get()) {
+            return (None, false);
+        }
+        let entry = cursor.remove();
+        let more = is_its_own(cursor.get());
+        (entry, more)
     }
 
     fn take_queued(&mut self, signal: Signal, info: &mut SigInfo) -> bool {
         while self.set.contains(signal) {
-            let queue = &mut self.queued[signal.index()];
-            let entry = queue.pop_front();
-            if queue.is_empty() {
+            let (entry, more) = self.take_entry(signal);
+            if !more {
                 self.set = self.set.without(signal);
             }
             let Some(entry) = entry else {
@@ -183,7 +234,8 @@ impl Pending {
     pub fn next_synchronous(&self, blocked: SigSet) -> Option<Signal> {
         let mut ready = SigSet(self.in_slots.minus(blocked).0 & SigSet::SYNCHRONOUS.0);
         while let Some(signal) = ready.first() {
-            if self.standard[signal.index()].code > 0 {
+            let slot = self.slots[signal.index()];
+            if self.infos[usize::from(slot)].code > 0 {
                 return Some(signal);
             }
             ready = ready.without(signal);
@@ -195,9 +247,11 @@ impl Pending {
     pub fn flush(&mut self, set: SigSet) {
         let mut rest = SigSet(self.set.0 & set.0);
         self.set = self.set.minus(rest);
-        self.in_slots = self.in_slots.minus(rest);
         while let Some(signal) = rest.first() {
-            while let Some(entry) = self.queued[signal.index()].pop_front() {
+            if self.in_slots.contains(signal) {
+                self.remove_info(signal);
+            }
+            while let (Some(entry), _) = self.take_entry(signal) {
                 let timer = entry.timer.as_ref().and_then(Weak::upgrade);
                 if let Some(timer) = timer {
                     timer.take_back(entry);
@@ -205,12 +259,6 @@ impl Pending {
             }
             rest = rest.without(signal);
         }
-    }
-}
-
-impl Default for Pending {
-    fn default() -> Self {
-        Pending::new()
     }
 }
 
@@ -230,7 +278,7 @@ mod tests {
     #[cfg_attr(not(target_os = "none"), test)]
     #[cfg_attr(target_os = "none", test_case)]
     fn a_standard_signal_keeps_its_first_info() {
-        let mut pending = Pending::new();
+        let mut pending = Pending::new().unwrap();
         assert!(pending.push_standard(&user(Signal::SIGUSR1, 1)));
         assert!(!pending.push_standard(&user(Signal::SIGUSR1, 2)));
         assert_eq!(
@@ -244,7 +292,7 @@ mod tests {
     #[cfg_attr(target_os = "none", test_case)]
     fn realtime_instances_queue_in_order_and_survive_lost_memory() {
         let rt = Signal::new(34).unwrap();
-        let mut pending = Pending::new();
+        let mut pending = Pending::new().unwrap();
         for pid in 1..=2 {
             let charge = Charge::new(4_000_002, 2).unwrap();
             pending.push_realtime(rt, Entry::new(user(rt, pid), charge));
@@ -261,7 +309,7 @@ mod tests {
     #[cfg_attr(not(target_os = "none"), test)]
     #[cfg_attr(target_os = "none", test_case)]
     fn synchronous_signals_come_first_then_the_lowest_number() {
-        let mut pending = Pending::new();
+        let mut pending = Pending::new().unwrap();
         pending.push_standard(&user(Signal::SIGHUP, 1));
         pending.push_standard(&user(Signal::SIGTERM, 1));
         pending.force(SigInfo::fault(Signal::SIGSEGV, code::SEGV_MAPERR, 8));

@@ -1,6 +1,8 @@
 //! The signal state of a process and of a thread, as their locks guard it.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use intrusive_collections::{LinkedList, LinkedListAtomicLink, intrusive_adapter};
 
@@ -8,7 +10,10 @@ use super::action::Action;
 use super::frame::AltStack;
 use super::queue::Pending;
 use super::set::{SigSet, Signal};
+use crate::errno::OutOfMemory;
 use crate::task::{ExitStatus, Thread};
+
+const ACTIONS: usize = Signal::MAX as usize;
 
 intrusive_adapter!(pub GroupAdapter = Arc<Thread>: Thread { group_link => LinkedListAtomicLink });
 
@@ -26,21 +31,21 @@ pub struct ThreadSignals {
 }
 
 impl ThreadSignals {
-    pub const fn new(blocked: SigSet) -> ThreadSignals {
-        ThreadSignals {
+    pub fn new(blocked: SigSet) -> Result<ThreadSignals, OutOfMemory> {
+        Ok(ThreadSignals {
             blocked,
             saved: None,
             waited_for: SigSet::EMPTY,
-            pending: Pending::new(),
+            pending: Pending::new()?,
             altstack: AltStack::DISABLED,
             stop_due: false,
-        }
+        })
     }
 }
 
 /// What all threads of a process share. Lock rank: SIGNAL.
 pub struct ProcessSignals {
-    actions: [Action; Signal::MAX as usize],
+    actions: Actions,
     pub pending: Pending,
     /// Every thread ends, with this status.
     pub group_exit: Option<ExitStatus>,
@@ -58,11 +63,44 @@ pub struct ProcessSignals {
     pub threads: LinkedList<GroupAdapter>,
 }
 
+/// Actions in the order of their signals. Not in the structure itself, which is moved into its place when a process is made.
+pub type Actions = Box<[Action; ACTIONS]>;
+
+/// Room for the actions of a new process.
+pub struct RoomForActions(Vec<Action>);
+
+impl RoomForActions {
+    pub fn new() -> Result<RoomForActions, OutOfMemory> {
+        let mut room = Vec::new();
+        room.try_reserve_exact(ACTIONS).map_err(|_| OutOfMemory)?;
+        Ok(RoomForActions(room))
+    }
+
+    /// Fills it.
+    pub fn copy_from(&mut self, parent: &ProcessSignals) {
+        self.0.clear();
+        self.0.extend_from_slice(&*parent.actions);
+    }
+
+    fn into_actions(mut self) -> Result<Actions, OutOfMemory> {
+        self.0.resize(ACTIONS, Action::DEFAULT);
+        self.0
+            .into_boxed_slice()
+            .try_into()
+            .map_err(|_| OutOfMemory)
+    }
+}
+
 impl ProcessSignals {
-    pub const fn new() -> ProcessSignals {
-        ProcessSignals {
-            actions: [Action::DEFAULT; Signal::MAX as usize],
-            pending: Pending::new(),
+    pub fn new() -> Result<ProcessSignals, OutOfMemory> {
+        ProcessSignals::with(RoomForActions::new()?)
+    }
+
+    /// The state of a new process with these actions, by default the default ones: nothing is pending.
+    pub fn with(actions: RoomForActions) -> Result<ProcessSignals, OutOfMemory> {
+        Ok(ProcessSignals {
+            actions: actions.into_actions()?,
+            pending: Pending::new()?,
             group_exit: None,
             stopped: None,
             stopping: 0,
@@ -70,15 +108,7 @@ impl ProcessSignals {
             continued: false,
             in_turn: 0,
             threads: LinkedList::new(GroupAdapter::NEW),
-        }
-    }
-
-    /// The state of a forked child: the same actions, nothing pending.
-    pub fn fork(&self) -> ProcessSignals {
-        ProcessSignals {
-            actions: self.actions,
-            ..ProcessSignals::new()
-        }
+        })
     }
 
     /// Begins a stop in which every thread takes part, unless one has begun already; whether it has begun now.
@@ -131,18 +161,12 @@ impl ProcessSignals {
 
     /// Handlers go back to the default at execve(2); ignored signals stay ignored.
     pub fn reset_handlers(&mut self) {
-        for action in &mut self.actions {
+        for action in self.actions.iter_mut() {
             let ignored = action.disposition() == super::Disposition::Ignore;
             *action = Action {
                 handler: if ignored { action.handler } else { 0 },
                 ..Action::DEFAULT
             };
         }
-    }
-}
-
-impl Default for ProcessSignals {
-    fn default() -> Self {
-        ProcessSignals::new()
     }
 }

@@ -9,7 +9,7 @@ use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
 use crate::mm::{Mm, reclaim};
 use crate::sched::{self, Sleep, current};
-use crate::signal::{AltStack, Signal, ThreadSignals, signal_pending};
+use crate::signal::{AltStack, SigSet, Signal, ThreadSignals, signal_pending};
 use crate::syscall::pidfd;
 use crate::task::rlimit::Resource;
 
@@ -154,7 +154,7 @@ fn new_thread(
     if let Some(tls) = options.tls {
         arch.set_initial_fs_base(tls);
     }
-    let signals = inherited_signals(parent, options);
+    let signals = inherited_signals(parent, options)?;
     let thread = Thread::new(tid, process, arch, signals, None)?;
     thread.sched.inherit(&parent.sched);
     if !options.share_memory {
@@ -181,14 +181,16 @@ fn new_thread(
 }
 
 /// The mask is inherited, pending signals are not; the alternate stack is, unless both would run on it at once.
-fn inherited_signals(parent: &Thread, options: &CloneOptions) -> ThreadSignals {
+fn inherited_signals(parent: &Thread, options: &CloneOptions) -> Result<ThreadSignals> {
+    let mut signals = ThreadSignals::new(SigSet::EMPTY)?;
     let own = parent.signals.lock();
-    let mut signals = ThreadSignals::new(own.blocked);
+    signals.blocked = own.blocked;
     signals.altstack = match options.share_memory && !options.vfork {
         true => AltStack::RESET,
         false => own.altstack,
     };
-    signals
+    drop(own);
+    Ok(signals)
 }
 
 /// From here on the child process exists. With `sibling` its parent is the one of `maker`'s process. `ERESTARTNOINTR` if that has just

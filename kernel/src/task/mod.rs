@@ -103,7 +103,7 @@ pub fn thread_start() {
 /// Starts a kernel thread that runs `entry`. `ENOMEM`.
 pub fn kernel_thread(name: &str, entry: fn()) -> Result {
     let process = table::kernel_process();
-    let signals = ThreadSignals::new(SigSet(!0));
+    let signals = ThreadSignals::new(SigSet(!0))?;
     let thread = Thread::new(
         table::new_id(),
         process.clone(),
@@ -127,7 +127,7 @@ pub fn start() -> Result {
         0,
         process,
         ThreadState::new_kernel()?,
-        ThreadSignals::new(SigSet(!0)),
+        ThreadSignals::new(SigSet(!0))?,
         Some(|| {}),
     )?;
     sched::start(idle);
@@ -143,7 +143,7 @@ fn child_of_init(entry: fn()) -> Result<Arc<Thread>> {
         process.pid,
         process.clone(),
         ThreadState::new_user(&PtRegs::new_user(0, 0))?,
-        ThreadSignals::new(SigSet::EMPTY),
+        ThreadSignals::new(SigSet::EMPTY)?,
         Some(entry),
     )?;
     process.signals.lock().threads.push_back(thread.clone());
@@ -164,7 +164,7 @@ pub(crate) fn spawn_test_process(entry: fn()) -> Result {
 #[cfg(all(test, not(target_os = "none")))]
 pub(crate) fn idle_test_thread() -> Arc<Thread> {
     let state = ThreadState::new_kernel().expect("memory");
-    let signals = ThreadSignals::new(SigSet::EMPTY);
+    let signals = ThreadSignals::new(SigSet::EMPTY).expect("memory");
     let process = table::kernel_process().clone();
     Thread::new(table::new_id(), process, state, signals, Some(|| {})).expect("memory")
 }
@@ -178,7 +178,7 @@ pub(crate) fn idle_test_process(threads: usize) -> (Arc<Process>, Vec<Arc<Thread
     let thread = |n| {
         let id = if n == 0 { process.pid } else { table::new_id() };
         let state = ThreadState::new_kernel().expect("memory");
-        let signals = ThreadSignals::new(SigSet::EMPTY);
+        let signals = ThreadSignals::new(SigSet::EMPTY).expect("memory");
         let thread = Thread::new(id, process.clone(), state, signals, Some(|| {})).expect("memory");
         process.signals.lock().threads.push_back(thread.clone());
         thread

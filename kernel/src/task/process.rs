@@ -23,7 +23,7 @@ use crate::fs::{FileTable, FsContext};
 use crate::mm::Mm;
 use crate::sched::WaitQueue;
 use crate::signal::readers::Readers;
-use crate::signal::{ProcessSignals, Signal, code, send};
+use crate::signal::{ProcessSignals, RoomForActions, Signal, code, send};
 use crate::sync::{IrqLock, SpinLock, rank};
 
 intrusive_adapter!(pub ChildAdapter = Arc<Process>: Process { sibling_link => LinkedListAtomicLink });
@@ -234,13 +234,13 @@ impl Process {
             FileTable::new(),
             FsContext::new()?,
             Rlimits::initial(),
-            ProcessSignals::new(),
+            ProcessSignals::new()?,
         )
     }
 
     /// Process 1: the kernel's init, which has no program and no thread, and to which signals mean nothing.
     pub(super) fn init() -> Result<Arc<Process>> {
-        let signals = ProcessSignals::new();
+        let signals = ProcessSignals::new()?;
         let init = Self::with(
             table::INIT_PID,
             None,
@@ -261,13 +261,15 @@ impl Process {
             FileTable::new(),
             fs,
             Rlimits::initial(),
-            ProcessSignals::new(),
+            ProcessSignals::new()?,
         )
     }
 
     /// A child with a copy of everything but the address space, which is given, and the name. Not in the table yet.
     pub(super) fn fork(&self, pid: u32, mm: Arc<Mm>) -> Result<Arc<Process>> {
-        let signals = self.signals.lock().fork();
+        let mut actions = RoomForActions::new()?;
+        actions.copy_from(&self.signals.lock());
+        let signals = ProcessSignals::with(actions)?;
         let child = Self::with(
             pid,
             Some(mm),
