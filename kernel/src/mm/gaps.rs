@@ -52,6 +52,16 @@ impl Gaps {
         }
     }
 
+    /// The same, with no room for more.
+    pub fn copy(&self) -> Result<Gaps, OutOfMemory> {
+        let mut nodes = Vec::new();
+        nodes
+            .try_reserve_exact(self.nodes.len())
+            .map_err(|_| OutOfMemory)?;
+        nodes.extend_from_slice(&self.nodes);
+        Ok(Gaps { nodes, ..*self })
+    }
+
     /// Makes sure that `count` more areas can be put in.
     pub fn reserve(&mut self, count: usize) -> Result<(), OutOfMemory> {
         let missing = count.saturating_sub(self.free_count);

@@ -57,6 +57,7 @@ struct Node {
     /// Orders areas with the same first page.
     serial: u64,
     priority: u32,
+    parent: u32,
     left: u32,
     right: u32,
     /// Of the node and all below it.
@@ -164,7 +165,7 @@ impl Drop for Writer {
     }
 }
 
-/// Room for one area in a file's reverse map, and the area if it was entered. Leaves when it is dropped.
+/// Room for one area in a file's reverse map, and the area if it was entered. It leaves when this is dropped.
 pub struct Entry {
     mapping: Arc<Mapping>,
     node: AtomicU32,
@@ -204,12 +205,14 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.leave();
+        let node = *self.node.get_mut();
         let mut tree = self.mapping.areas().0.lock();
+        let area = (node != NONE).then(|| tree.remove(node));
         tree.entries -= 1;
         let unused = (tree.entries == 0).then(|| tree.clear());
         drop(tree);
-        drop(unused);
+        // The area may be the last to know its address space.
+        drop((area, unused));
     }
 }
 
@@ -249,21 +252,66 @@ impl Tree {
         self.random ^= self.random >> 17;
         self.random ^= self.random << 5;
         self.serial += 1;
-        let key = (area.first, self.serial);
+        let (priority, first, last) = (self.random, area.first, area.last);
         let new = self.take_slot(Node {
-            first: area.first,
-            last: area.last,
-            highest: area.last,
+            first,
+            last,
+            highest: last,
             area: Some(area),
             serial: self.serial,
-            priority: self.random,
+            priority,
+            parent: NONE,
             left: NONE,
             right: NONE,
         });
-        let (low, high) = self.split(self.root, key);
-        let low = self.join(low, new);
-        self.root = self.join(low, high);
+        // Down to where its priority belongs: what is there comes below it.
+        let (mut parent, mut tree) = (NONE, self.root);
+        while let Some(node) = self.nodes.get_mut(tree as usize)
+            && node.priority >= priority
+        {
+            node.highest = node.highest.max(last);
+            parent = tree;
+            // Of equal ones it is the last.
+            tree = if first < node.first {
+                node.left
+            } else {
+                node.right
+            };
+        }
+        if tree != NONE {
+            let (left, right) = self.split(tree, (first, self.serial));
+            self.set_left(new, left);
+            self.set_right(new, right);
+            self.update(new);
+        }
+        self.put_below(parent, first, new);
         new
+    }
+
+    /// Makes `tree` the child of `parent` on the side of the page `first`, of areas entered later than `parent`.
+    fn put_below(&mut self, parent: u32, first: u64, tree: u32) {
+        match self.nodes.get(parent as usize) {
+            None => self.root = tree,
+            Some(node) if first < node.first => self.nodes[parent as usize].left = tree,
+            Some(_) => self.nodes[parent as usize].right = tree,
+        }
+        self.set_parent(tree, parent);
+    }
+
+    fn set_parent(&mut self, tree: u32, parent: u32) {
+        if let Some(node) = self.nodes.get_mut(tree as usize) {
+            node.parent = parent;
+        }
+    }
+
+    fn set_left(&mut self, tree: u32, left: u32) {
+        self.nodes[tree as usize].left = left;
+        self.set_parent(left, tree);
+    }
+
+    fn set_right(&mut self, tree: u32, right: u32) {
+        self.nodes[tree as usize].right = right;
+        self.set_parent(right, tree);
     }
 
     fn take_slot(&mut self, node: Node) -> u32 {
@@ -279,11 +327,24 @@ impl Tree {
     }
 
     fn remove(&mut self, node: u32) -> Option<Area> {
-        let key = self.key(node);
-        let (low, rest) = self.split(self.root, key);
-        let (gone, high) = self.split(rest, (key.0, key.1 + 1));
-        debug_assert_eq!(gone, node);
-        self.root = self.join(low, high);
+        let &Node {
+            parent,
+            left,
+            right,
+            ..
+        } = &self.nodes[node as usize];
+        let rest = self.join(left, right);
+        match self.nodes.get_mut(parent as usize) {
+            None => self.root = rest,
+            Some(above) if above.left == node => above.left = rest,
+            Some(above) => above.right = rest,
+        }
+        self.set_parent(rest, parent);
+        // Up to the first one for which nothing changes.
+        let mut tree = parent;
+        while tree != NONE && self.update(tree) {
+            tree = self.nodes[tree as usize].parent;
+        }
         let area = self.nodes[node as usize].area.take();
         self.nodes[node as usize].left = self.free;
         self.free = node;
@@ -305,12 +366,12 @@ impl Tree {
         }
         if self.key(tree) < at {
             let (low, high) = self.split(self.nodes[tree as usize].right, at);
-            self.nodes[tree as usize].right = low;
+            self.set_right(tree, low);
             self.update(tree);
             (tree, high)
         } else {
             let (low, high) = self.split(self.nodes[tree as usize].left, at);
-            self.nodes[tree as usize].left = high;
+            self.set_left(tree, high);
             self.update(tree);
             (low, tree)
         }
@@ -326,26 +387,30 @@ impl Tree {
         }
         if self.nodes[low as usize].priority > self.nodes[high as usize].priority {
             let right = self.nodes[low as usize].right;
-            self.nodes[low as usize].right = self.join(right, high);
+            let right = self.join(right, high);
+            self.set_right(low, right);
             self.update(low);
             low
         } else {
             let left = self.nodes[high as usize].left;
-            self.nodes[high as usize].left = self.join(low, left);
+            let left = self.join(low, left);
+            self.set_left(high, left);
             self.update(high);
             high
         }
     }
 
-    /// Works out again what a node knows of those below it.
-    fn update(&mut self, tree: u32) {
+    /// Works out again what a node knows of those below it; whether that has changed.
+    fn update(&mut self, tree: u32) -> bool {
         let node = &self.nodes[tree as usize];
-        let below = [node.left, node.right];
-        let highest = below
-            .into_iter()
-            .filter_map(|child| self.nodes.get(child as usize))
-            .fold(node.last, |highest, child| highest.max(child.highest));
-        self.nodes[tree as usize].highest = highest;
+        let mut highest = node.last;
+        for child in [node.left, node.right] {
+            if let Some(child) = self.nodes.get(child as usize) {
+                highest = highest.max(child.highest);
+            }
+        }
+        let before = core::mem::replace(&mut self.nodes[tree as usize].highest, highest);
+        before != highest
     }
 
     fn visit(&self, tree: u32, first: u64, last: u64, f: &mut dyn FnMut(&Area)) {

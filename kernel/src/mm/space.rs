@@ -217,8 +217,11 @@ impl Mm {
     fn try_fork(&self) -> Result<Arc<Mm>> {
         let areas = self.write()?;
         let mut child = Mm::with(PageTable::new()?)?;
+        // The same areas cover the same.
+        child.mmap_lock.get_mut().gaps = areas.gaps.copy()?;
         for vma in areas.vmas.iter() {
             if vma.flags.contains(VmFlags::DONTFORK) {
+                child.mmap_lock.get_mut().uncover(vma)?;
                 continue;
             }
             // Locks and userfaultfds are not inherited.
@@ -230,9 +233,7 @@ impl Mm {
             let has_pages = vma.anon.get().is_some() && !wiped;
             let anon = has_pages.then(AnonId::fresh_inherited);
             let copy = vma.part_as(vma.start, vma.end, flags, anon)?;
-            let child_areas = child.mmap_lock.get_mut();
-            child_areas.gaps.reserve(1)?;
-            child_areas.insert(copy);
+            child.mmap_lock.get_mut().append_covered(copy);
             // What is not the area's own is found again by faults (`vma_needs_copy`).
             if has_pages {
                 // The child's area is in the reverse map already: see there.
@@ -276,11 +277,8 @@ impl Drop for Mm {
 
 impl Drop for Areas {
     fn drop(&mut self) {
+        // Those in the tree leave their reverse maps with it.
         self.forget_removed();
-        let mut cursor = self.vmas.front_mut();
-        while let Some(vma) = cursor.remove() {
-            vma.leave_reverse_map();
-        }
     }
 }
 
@@ -420,9 +418,30 @@ impl Areas {
             .insert(vma.start.get(), vma.end.get(), guard_below(vma));
     }
 
+    /// There is room where `vma` was not inherited.
+    fn uncover(&mut self, vma: &Vma) -> Result {
+        self.gaps.reserve(1)?;
+        self.gaps.remove(vma.start.get(), vma.end.get());
+        Ok(())
+    }
+
     /// Puts an area where there is no room already: in the place of others, which cover the same together.
     pub(super) fn insert_covered(&mut self, vma: Arc<Vma>) {
         debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
+        self.count_area(&vma);
+        self.vmas.insert(vma);
+    }
+
+    /// The same above all others.
+    fn append_covered(&mut self, vma: Arc<Vma>) {
+        self.count_area(&vma);
+        let mut last = self.vmas.back_mut();
+        debug_assert!(last.get().is_none_or(|last| last.end <= vma.start));
+        last.insert_after(vma);
+    }
+
+    /// Counts a new area, and enters it into its reverse map.
+    fn count_area(&mut self, vma: &Vma) {
         let pages = (vma.len() >> PAGE_SHIFT) as u64;
         self.count += 1;
         self.pages += pages;
@@ -434,7 +453,6 @@ impl Areas {
         };
         self.data += if Vma::is_data(vma.flags) { pages } else { 0 };
         vma.enter_reverse_map(&self.translations);
-        self.vmas.insert(vma);
     }
 
     /// Takes out the area that starts at `start`.
