@@ -116,8 +116,22 @@ impl Default for FrameMeta {
     }
 }
 
+/// Free frames whose contents are known and wanted again: they are kept apart, and given to others when there are no more besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shelf {
+    /// All bytes are zero.
+    Zeros = 0,
+    /// As the architecture wants a new root of page tables.
+    Root = 1,
+}
+
+const SHELVES: usize = 2;
+
 struct Allocator {
     free_head: u32,
+    /// The same for each [`Shelf`].
+    shelves: [u32; SHELVES],
+    /// All of them.
     free: usize,
     /// Frames in use, by kind.
     used: [usize; KINDS],
@@ -137,6 +151,7 @@ static ALLOCATOR: SpinLock<Allocator> = SpinLock::new(
     rank::FRAMES,
     Allocator {
         free_head: NONE,
+        shelves: [NONE; SHELVES],
         free: 0,
         used: [0; KINDS],
         taken: 0,
@@ -156,6 +171,7 @@ pub unsafe fn init(regions: impl Iterator<Item = Range<u32>>, meta: &'static mut
     let mut allocator = ALLOCATOR.lock();
     *allocator = Allocator {
         free_head: NONE,
+        shelves: [NONE; SHELVES],
         free: 0,
         used: [0; KINDS],
         taken: 0,
@@ -256,6 +272,31 @@ impl Frame {
     #[inline]
     pub fn alloc_as(kind: FrameKind, purpose: Purpose) -> Result<Frame, OutOfMemory> {
         let number = ALLOCATOR.lock().take(purpose.leaves(), kind)?;
+        Ok(Frame::new_reference(number, kind))
+    }
+
+    /// A frame from a shelf, whose contents are known, or else one with undefined contents; and whether it is the first.
+    pub fn alloc_known(
+        shelf: Shelf,
+        kind: FrameKind,
+        purpose: Purpose,
+    ) -> Result<(Frame, bool), OutOfMemory> {
+        let (number, is_known) = ALLOCATOR.lock().take_known(purpose.leaves(), kind, shelf)?;
+        Ok((Frame::new_reference(number, kind), is_known))
+    }
+
+    /// Frees a frame, of which this must be the only reference, and whose contents are those of the shelf.
+    pub fn shelve(self, shelf: Shelf) {
+        let number = self.into_raw();
+        let meta = meta(number);
+        let before = meta.refcount.swap(0, Ordering::AcqRel);
+        debug_assert_eq!(before, 1, "{number:?} is shared");
+        ALLOCATOR.lock().give_to_shelf(number, meta, shelf);
+    }
+
+    /// The first reference of a frame that was just taken.
+    #[inline]
+    fn new_reference(number: FrameNumber, kind: FrameKind) -> Frame {
         let meta = meta(number);
         debug_assert_eq!(
             meta.refcount.load(Ordering::Relaxed),
@@ -265,7 +306,7 @@ impl Frame {
         meta.refcount.store(1, Ordering::Relaxed);
         meta.state.store(0, Ordering::Relaxed);
         meta.kind.store(kind as u8, Ordering::Relaxed);
-        Ok(Frame(number))
+        Frame(number)
     }
 
     /// A frame of the kernel's own filled with zeros.
@@ -366,17 +407,40 @@ impl Allocator {
         if self.free <= reserve {
             return Err(OutOfMemory);
         }
-        let number = if self.free_head != NONE {
-            let number = FrameNumber(self.free_head);
-            self.free_head = meta(number).next_free.load(Ordering::Relaxed);
-            number
-        } else {
-            self.take_fresh(1)?
+        let number = match pop(&mut self.free_head) {
+            Some(number) => number,
+            None => self.take_fresh(1).or_else(|_| self.take_any_known())?,
         };
+        self.count_taken(kind);
+        Ok(number)
+    }
+
+    /// The same from a shelf, or else from what is not on one; and whether it is from there.
+    fn take_known(
+        &mut self,
+        reserve: usize,
+        kind: FrameKind,
+        shelf: Shelf,
+    ) -> Result<(FrameNumber, bool), OutOfMemory> {
+        if self.free > reserve
+            && let Some(number) = pop(&mut self.shelves[shelf as usize])
+        {
+            self.count_taken(kind);
+            return Ok((number, true));
+        }
+        Ok((self.take(reserve, kind)?, false))
+    }
+
+    #[cold]
+    fn take_any_known(&mut self) -> Result<FrameNumber, OutOfMemory> {
+        self.shelves.iter_mut().find_map(pop).ok_or(OutOfMemory)
+    }
+
+    #[inline]
+    fn count_taken(&mut self, kind: FrameKind) {
         self.free -= 1;
         self.taken += 1;
         self.used[kind as usize] += 1;
-        Ok(number)
     }
 
     /// `count` adjacent frames of never-used memory; the caller counts them as taken.
@@ -397,10 +461,33 @@ impl Allocator {
     fn give_back(&mut self, number: FrameNumber, meta: &FrameMeta) {
         meta.next_free.store(self.free_head, Ordering::Relaxed);
         self.free_head = number.0;
+        self.count_given_back(meta);
+    }
+
+    fn give_to_shelf(&mut self, number: FrameNumber, meta: &FrameMeta, shelf: Shelf) {
+        let head = &mut self.shelves[shelf as usize];
+        meta.next_free.store(*head, Ordering::Relaxed);
+        *head = number.0;
+        self.count_given_back(meta);
+    }
+
+    #[inline]
+    fn count_given_back(&mut self, meta: &FrameMeta) {
         self.free += 1;
         self.given_back += 1;
         self.used[meta.kind.load(Ordering::Relaxed) as usize] -= 1;
     }
+}
+
+/// Takes the first frame off a list of free ones.
+#[inline]
+fn pop(head: &mut u32) -> Option<FrameNumber> {
+    let number = FrameNumber(*head);
+    if *head == NONE {
+        return None;
+    }
+    *head = meta(number).next_free.load(Ordering::Relaxed);
+    Some(number)
 }
 
 /// The page of zeros that all untouched memory shares. Never freed.

@@ -5,6 +5,7 @@
 //!
 //! The entry of a table in the table above it owns the table's frame, and counts the table's own entries in bits that the hardware
 //! ignores. So a table that becomes empty goes at once, up to the root, and nothing has to be searched when an address space ends.
+//! What is empty is all zeros: tables and roots are kept apart when they are free, and need not be cleared to be used again.
 
 use core::ops::ControlFlow;
 use core::ptr;
@@ -18,7 +19,7 @@ use x86_64::structures::paging::PhysFrame;
 use super::kernel_pages::{self, ENTRIES, KERNEL_HALF, entry, frame_in, index};
 use super::percpu;
 use crate::errno::OutOfMemory;
-use crate::mm::frame::{Frame, FrameKind, FrameNumber, Purpose};
+use crate::mm::frame::{Frame, FrameKind, FrameNumber, Purpose, Shelf};
 use crate::mm::pte::{Pte, PteFlags};
 use crate::mm::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 
@@ -177,15 +178,19 @@ type Path = [&'static AtomicU64; 3];
 
 impl PageTable {
     pub fn new() -> Result<PageTable, OutOfMemory> {
-        let root = Frame::alloc_as(FrameKind::PageTable, Purpose::User)?.into_raw();
-        // SAFETY: both tables are frames of 512 entries; the new one is ours alone, and the kernel's half never changes.
-        unsafe {
-            entry(root, 0).write_bytes(0, KERNEL_HALF);
-            ptr::copy_nonoverlapping(
-                entry(kernel_pages::root_frame(), KERNEL_HALF),
-                entry(root, KERNEL_HALF),
-                ENTRIES - KERNEL_HALF,
-            );
+        let (root, is_known) =
+            Frame::alloc_known(Shelf::Root, FrameKind::PageTable, Purpose::User)?;
+        let root = root.into_raw();
+        if !is_known {
+            // SAFETY: both tables are frames of 512 entries; the new one is ours alone, and the kernel's half never changes.
+            unsafe {
+                entry(root, 0).write_bytes(0, KERNEL_HALF);
+                ptr::copy_nonoverlapping(
+                    entry(kernel_pages::root_frame(), KERNEL_HALF),
+                    entry(root, KERNEL_HALF),
+                    ENTRIES - KERNEL_HALF,
+                );
+            }
         }
         Ok(PageTable {
             root,
@@ -213,9 +218,21 @@ impl PageTable {
 
     /// The first lowest table that maps something of a range: the address where it or the range begins, and the way to it.
     fn next_path(&self, start: usize, end: usize) -> Option<(usize, Path)> {
-        if self.used == 0 {
+        if self.used == 0 || start >= end {
             return None;
         }
+        if let Some(path) = self.path(start) {
+            return Some((start, path));
+        }
+        // What that table would map has nothing.
+        if next_at(start, 1) >= end {
+            return None;
+        }
+        self.next_path_after(start, end)
+    }
+
+    /// The same if there is no table at the start.
+    fn next_path_after(&self, start: usize, end: usize) -> Option<(usize, Path)> {
         let mut at = start;
         let mut path = [&entries(self.root)[0]; 3];
         'from_the_root: while at < end {
@@ -258,9 +275,9 @@ impl PageTable {
         let mut path = [&entries(self.root)[index(address, 3)]; 3];
         for depth in 0..3 {
             if path[depth].load(Ordering::Relaxed) == 0 {
-                let Ok(table) = Frame::alloc_zeroed_as(FrameKind::PageTable, Purpose::User) else {
+                let Ok(table) = empty_table() else {
                     // Nothing can be cached of tables that were never filled.
-                    drop(self.detach_empty(&path[..depth]));
+                    free_empty(self.detach_empty(&path[..depth]));
                     return Err(OutOfMemory);
                 };
                 path[depth].store(table.into_raw().phys() | bits::TABLE, Ordering::Relaxed);
@@ -501,7 +518,7 @@ impl PageTable {
         let tables = self.detach_empty(path);
         stale.flush();
         let is_gone = tables[2].is_some();
-        drop(tables);
+        free_empty(tables);
         removed.iter().for_each(|&(page, value)| f(page, value));
         match last {
             ControlFlow::Break(page) if !is_gone => page + PAGE_SIZE,
@@ -682,8 +699,26 @@ impl Drop for PageTable {
         if root_in_use() == self.root.phys() {
             PageTable::deactivate();
         }
+        debug_assert!(is_empty(&entries(self.root)[..KERNEL_HALF]));
         // SAFETY: the root was allocated by `new` and is not in use any more.
-        drop(unsafe { Frame::from_raw(self.root) });
+        unsafe { Frame::from_raw(self.root) }.shelve(Shelf::Root);
+    }
+}
+
+/// A table without entries.
+fn empty_table() -> Result<Frame, OutOfMemory> {
+    let (table, is_known) = Frame::alloc_known(Shelf::Zeros, FrameKind::PageTable, Purpose::User)?;
+    if !is_known {
+        kernel_pages::zero_frame(table.number());
+    }
+    Ok(table)
+}
+
+/// Frees tables of which nothing is cached any more.
+fn free_empty(tables: [Option<Frame>; 3]) {
+    for table in tables.into_iter().flatten() {
+        debug_assert!(is_empty(entries(table.number())));
+        table.shelve(Shelf::Zeros);
     }
 }
 
