@@ -40,6 +40,7 @@ pub use imp::PtRegs;
 /// and GS base of `parent`, which must be the current thread. · `fn set_initial_fs_base(&mut self, usize)`: before the first run
 /// · `fn reset_for_exec(&self)` (current thread: initial FPU state, FS and GS base 0)
 /// · `fn fs_base(&self) -> usize`, `fn set_fs_base(&self, usize)`, likewise `gs_base` (current thread; canonical user address)
+/// · `fn free_spares() -> usize`: frees what is kept of threads that are gone, under the lock of nobody; how many frames
 /// · `fn user_regs(&self) -> *mut PtRegs`: where the user registers lie on the kernel stack
 /// · `fn set_trap(&self, TrapInfo)`, `fn trap(&self) -> TrapInfo`: sticky values of the last synchronous trap.
 pub use imp::ThreadState;

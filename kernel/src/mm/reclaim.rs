@@ -1,4 +1,4 @@
-//! Getting memory back: clean pages of the page cache.
+//! Getting memory back: kernel stacks that wait for new threads, and clean pages of the page cache.
 //!
 //! All mappings of files stand in one list, over which a hand goes round: each visit looks at a bounded number of one file's
 //! pages, goes on there the next time, and gives a page that was looked up since the last visit a second chance. So the cost of
@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::frame;
 use super::page_cache::Mapping;
+use crate::arch::ThreadState;
 use crate::errno::OutOfMemory;
 use crate::sync::{SpinLock, rank};
 
@@ -65,8 +66,12 @@ pub(super) fn register(mapping: &Arc<Mapping>) -> Result<(), OutOfMemory> {
 /// Pages of the page cache that were ever freed.
 pub static RECLAIMED: AtomicU64 = AtomicU64::new(0);
 
-/// Frees some pages of the page cache; how many. 0 only after every page was looked at twice.
+/// Frees some pages; how many. 0 only after every page of the page cache was looked at twice.
 pub fn reclaim() -> usize {
+    let spares = ThreadState::free_spares();
+    if spares > 0 {
+        return spares;
+    }
     // Each mapping is passed three times: the rest from the hand on, and then two whole rounds.
     let mut passes = 3 * REGISTRY.lock().mappings.len();
     let mut freed = 0;

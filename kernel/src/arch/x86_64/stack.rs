@@ -1,4 +1,6 @@
 //! Kernel stacks: in a part of the address space of their own, with an unmapped guard page below each.
+//!
+//! A few that are free stay mapped for the next threads, until memory is short ([`free_spares`]). Lock rank: LEAF.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,6 +24,27 @@ const SLOTS: usize = 65536;
 static USED: IrqLock<[u64; SLOTS / 64]> = IrqLock::new(rank::LEAF, [0; SLOTS / 64]);
 static HINT: AtomicU32 = AtomicU32::new(0);
 
+/// Free stacks that are kept at most, as many as Linux keeps for each CPU.
+const SPARES: usize = 2;
+
+/// Slots of mapped stacks that nobody uses.
+static SPARE: IrqLock<heapless::Vec<usize, SPARES>> =
+    IrqLock::new(rank::LEAF, heapless::Vec::new());
+
+/// Gives the memory of free stacks back; how many frames.
+pub fn free_spares() -> usize {
+    let mut freed = 0;
+    loop {
+        // A statement of its own: the lock is free again when the stack goes.
+        let slot = SPARE.lock().pop();
+        let Some(slot) = slot else {
+            return freed;
+        };
+        unmap(slot, PAGES);
+        freed += PAGES;
+    }
+}
+
 /// One thread's kernel stack.
 pub(super) struct KernelStack {
     slot: usize,
@@ -30,6 +53,13 @@ pub(super) struct KernelStack {
 
 impl KernelStack {
     pub fn new() -> Result<KernelStack, OutOfMemory> {
+        let spare = SPARE.lock().pop();
+        if let Some(slot) = spare {
+            return Ok(KernelStack {
+                slot,
+                mapped: PAGES,
+            });
+        }
         let mut stack = KernelStack {
             slot: take_slot().ok_or(OutOfMemory)?,
             mapped: 0,
@@ -37,14 +67,10 @@ impl KernelStack {
         for page in 0..PAGES {
             // Nobody reads a new stack.
             let frame = Frame::alloc_as(FrameKind::KernelStack, Purpose::User)?;
-            map_kernel_page(stack.page(page), frame)?;
+            map_kernel_page(page_of(stack.slot, page), frame)?;
             stack.mapped += 1;
         }
         Ok(stack)
-    }
-
-    fn page(&self, index: usize) -> usize {
-        BASE + self.slot * SLOT + PAGE_SIZE + index * PAGE_SIZE
     }
 
     /// The address above the stack, where it begins.
@@ -55,12 +81,25 @@ impl KernelStack {
 
 impl Drop for KernelStack {
     fn drop(&mut self) {
-        for page in 0..self.mapped {
-            drop(unmap_kernel_page(self.page(page)));
+        let is_kept = self.mapped == PAGES && SPARE.lock().push(self.slot).is_ok();
+        if !is_kept {
+            unmap(self.slot, self.mapped);
         }
-        USED.lock()[self.slot / 64] &= !(1 << (self.slot % 64));
-        HINT.fetch_min((self.slot / 64) as u32, Ordering::Relaxed);
     }
+}
+
+/// The address of a page of a slot's stack.
+fn page_of(slot: usize, index: usize) -> usize {
+    BASE + slot * SLOT + PAGE_SIZE + index * PAGE_SIZE
+}
+
+/// Frees a stack of which the first `pages` are mapped.
+fn unmap(slot: usize, pages: usize) {
+    for page in 0..pages {
+        drop(unmap_kernel_page(page_of(slot, page)));
+    }
+    USED.lock()[slot / 64] &= !(1 << (slot % 64));
+    HINT.fetch_min((slot / 64) as u32, Ordering::Relaxed);
 }
 
 fn take_slot() -> Option<usize> {
@@ -105,14 +144,25 @@ mod tests {
 
     #[test_case]
     fn a_stack_gives_everything_back() {
+        const COUNT: usize = SPARES + 2;
         drop(KernelStack::new().expect("memory"));
+        free_spares();
         let free = free_frames();
-        let [stack, again] = [(); 2].map(|()| KernelStack::new().expect("memory"));
-        let top = stack.top();
-        assert_eq!(free_frames(), free - 2 * PAGES);
-        drop((stack, again));
+        let stacks = [(); COUNT].map(|()| KernelStack::new().expect("memory"));
+        let tops = stacks.each_ref().map(KernelStack::top);
+        assert_eq!(free_frames(), free - COUNT * PAGES);
+        drop(stacks);
+        // A few are kept, and used first.
+        assert_eq!(free_frames(), free - SPARES * PAGES);
+        let spare = KernelStack::new().expect("memory");
+        assert_eq!(free_frames(), free - SPARES * PAGES);
+        drop(spare);
+        assert_eq!(free_spares(), SPARES * PAGES);
         assert_eq!(free_frames(), free);
-        // The slot is used again, too.
-        assert_eq!(KernelStack::new().map(|stack| stack.top()), Ok(top));
+        // The slots are used again, too.
+        let again = [(); COUNT].map(|()| KernelStack::new().expect("memory"));
+        assert_eq!(again.each_ref().map(KernelStack::top), tops);
+        drop(again);
+        free_spares();
     }
 }

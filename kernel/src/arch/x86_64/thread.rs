@@ -6,7 +6,7 @@ use core::cell::{Cell, UnsafeCell};
 use super::fpu::{self, Area};
 use super::regs::{PT_REGS_SIZE, PtRegs, TrapInfo};
 use super::segments::Segments;
-use super::stack::KernelStack;
+use super::stack::{self, KernelStack};
 use super::{entry, gdt, percpu, segments};
 use crate::errno::OutOfMemory;
 use crate::task::Thread;
@@ -88,6 +88,11 @@ impl ThreadState {
         fpu::replace_current(Area::reset);
         segments::reset_current();
         self.trap.set(TrapInfo::default());
+    }
+
+    /// Frees what is kept of threads that are gone: stacks; how many frames.
+    pub fn free_spares() -> usize {
+        stack::free_spares()
     }
 
     /// The current thread's FS base.
