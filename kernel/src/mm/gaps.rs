@@ -1,7 +1,7 @@
 //! Where an address space has room: what its areas cover, in a tree that knows the largest gap in each of its parts.
 //!
-//! The ranges in the tree need not be the areas: only what all of them cover together counts. So an area that is split, or joined with
-//! one beside it, changes nothing here.
+//! The ranges in the tree are not the areas: only what all of them cover together counts. So an area that is split, or joined with
+//! one beside it, changes nothing here, and one that begins where another ends makes that one's range longer.
 //!
 //! A treap in one array: nodes have random priorities, so the tree is as deep as a random one whatever addresses a program maps. A
 //! node knows the lowest start and the highest end below it, and the largest gap between areas there; so the highest gap that is
@@ -70,6 +70,29 @@ impl Gaps {
 
     /// Puts `start..end` in, which must not overlap another area, and below which `guard` bytes are not to be used. Room was reserved.
     pub fn insert(&mut self, start: usize, end: usize, guard: usize) {
+        let low = start.saturating_sub(guard);
+        let (below, above) = self.around(start);
+        // What is kept free below a range stays with it: a guarded one is no other's upper part.
+        let below = below.filter(|below| below.end == start && guard == 0);
+        let above = above.filter(|above| above.start == end && above.low == end);
+        match (below.map(|node| node.start), above) {
+            (Some(first), above) => {
+                let last = above.map_or(end, |above| above.end);
+                if above.is_some() {
+                    self.root = self.remove_from(self.root, end);
+                }
+                self.change(self.root, first, &mut |node| node.end = last);
+            }
+            (None, Some(_)) => {
+                self.change(self.root, end, &mut |node| {
+                    (node.start, node.low) = (start, low)
+                });
+            }
+            (None, None) => self.insert_new(start, end, low),
+        }
+    }
+
+    fn insert_new(&mut self, start: usize, end: usize, low: usize) {
         // Xorshift: never 0.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 17;
@@ -77,16 +100,50 @@ impl Gaps {
         let node = Node {
             start,
             end,
-            low: start.saturating_sub(guard),
+            low,
             priority: self.random,
             left: NONE,
             right: NONE,
-            lowest: start.saturating_sub(guard),
+            lowest: low,
             highest: end,
             largest_gap: 0,
         };
         let new = self.take_slot(node);
         self.root = self.insert_into(self.root, new);
+    }
+
+    /// Changes the range that begins at `start`, and which keeps its place among the others.
+    fn change(&mut self, tree: u32, start: usize, f: &mut impl FnMut(&mut Node)) {
+        let Some(node) = self.nodes.get_mut(tree as usize) else {
+            debug_assert!(false, "a range that is not in");
+            return;
+        };
+        if node.start == start {
+            f(node);
+        } else {
+            let child = if node.start < start {
+                node.right
+            } else {
+                node.left
+            };
+            self.change(child, start, f);
+        }
+        self.update(tree);
+    }
+
+    /// The last range that begins at or below `at`, and the first that begins above.
+    fn around(&self, at: usize) -> (Option<&Node>, Option<&Node>) {
+        let (mut tree, mut below, mut above) = (self.root, None, None);
+        while let Some(node) = self.get(tree) {
+            if node.start <= at {
+                below = Some(node);
+                tree = node.right;
+            } else {
+                above = Some(node);
+                tree = node.left;
+            }
+        }
+        (below, above)
     }
 
     /// Puts a node into a tree: where its priority belongs, what was there comes below it.
@@ -131,41 +188,31 @@ impl Gaps {
     pub fn remove(&mut self, start: usize, end: usize) {
         let mut at = start;
         while at < end {
+            let holding = self.around(at).0.filter(|node| at < node.end);
             let Some(&Node {
                 start: first,
                 end: last,
-                low,
                 ..
-            }) = self.get(self.holding(at))
+            }) = holding
             else {
                 debug_assert!(false, "a range that is not in");
                 return;
             };
-            self.root = self.remove_from(self.root, first);
-            if first < start {
-                self.insert(first, start, first - low);
-            }
-            if last > end {
-                self.insert(end, last, 0);
+            match (first < start, last > end) {
+                (false, false) => self.root = self.remove_from(self.root, first),
+                (false, true) => {
+                    self.change(self.root, first, &mut |node| {
+                        (node.start, node.low) = (end, end)
+                    });
+                }
+                (true, is_longer) => {
+                    self.change(self.root, first, &mut |node| node.end = start);
+                    if is_longer {
+                        self.insert_new(end, last, end);
+                    }
+                }
             }
             at = last;
-        }
-    }
-
-    /// The range that holds `at`.
-    fn holding(&self, at: usize) -> u32 {
-        let (mut tree, mut best) = (self.root, NONE);
-        while let Some(node) = self.get(tree) {
-            if node.start <= at {
-                best = tree;
-                tree = node.right;
-            } else {
-                tree = node.left;
-            }
-        }
-        match self.get(best) {
-            Some(node) if at < node.end => best,
-            _ => NONE,
         }
     }
 
