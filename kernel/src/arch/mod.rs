@@ -102,9 +102,12 @@ pub use imp::USER_END;
 /// unless `crate::mm::uaccess::NoFault` is held.
 ///
 /// `unsafe fn copy_from_user(dst: *mut u8, src: usize, len: usize) -> usize` · `unsafe fn copy_to_user(dst: usize, src: *const
-/// u8, len: usize) -> usize` · `fn clear_user(dst: usize, len: usize) -> usize` · `fn compare_exchange_user(address: usize, expected:
+/// u8, len: usize) -> usize` · `unsafe fn get_user(dst: *mut u8, src: usize, size: usize) -> bool` and `put_user`: an object, whose size is
+/// known when the caller is compiled; whether it was copied whole · `fn clear_user(dst: usize, len: usize) -> usize` · `fn compare_exchange_user(address: usize, expected:
 /// u32, new: u32) -> Option<u32>`: atomic; what was found, `None` for a bad or unaligned address.
-pub use imp::{clear_user, compare_exchange_user, copy_from_user, copy_to_user};
+pub use imp::{
+    clear_user, compare_exchange_user, copy_from_user, copy_to_user, get_user, put_user,
+};
 
 /// Memory of frames, through the direct map: `fn frame_ptr(FrameNumber) -> *mut u8` · `fn zero_frame(FrameNumber)` · `fn
 /// copy_frame(src: FrameNumber, dst: FrameNumber)` (the caller owns what is written).

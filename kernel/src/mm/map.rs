@@ -4,7 +4,9 @@
 //! answer with the errors of the manual pages.
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, page_align_down, page_align_up};
+use super::fault;
 use super::limits;
+use super::pte::PteFlags;
 use super::space::{Areas, MAX_MAP_COUNT, MMAP_MIN_ADDR, Mm, MmapWriteGuard};
 use super::vma::{self, Source, VmFlags, Vma};
 use crate::arch::USER_END;
@@ -201,15 +203,18 @@ impl Mm {
         }
         areas.set_flags(vma, part.start, part.end, flags)?;
         let pte_flags = vma::pte_flags(flags);
-        let at_once = vma.writable_at_once();
+        let (at_once, private) = (vma.writable_at_once(), !vma.is_shared());
         self.page_table
             .lock()
             .protect_range(part.start, part.end, |_, pte| {
                 let mut new = pte_flags | (pte.flags & KEPT);
-                let protected = pte.flags.contains(super::pte::PteFlags::UFFD_WP);
-                if protected || !at_once && !pte.flags.contains(super::pte::PteFlags::WRITE) {
-                    // Such pages become writable by a fault: private ones, which may still be shared, and those whose changes are noted.
-                    new.remove(super::pte::PteFlags::WRITE);
+                let protected = pte.flags.contains(PteFlags::UFFD_WP);
+                let writable = at_once
+                    || pte.flags.contains(PteFlags::WRITE)
+                    || private && fault::reusable(pte);
+                if protected || !writable {
+                    // Such pages become writable by a fault: private ones that are still shared, and those whose changes are noted.
+                    new.remove(PteFlags::WRITE);
                 }
                 new
             });
@@ -283,10 +288,10 @@ impl Mm {
 }
 
 /// State of a page-table entry that a change of permissions keeps.
-const KEPT: super::pte::PteFlags = super::pte::PteFlags::ACCESSED
-    .union(super::pte::PteFlags::DIRTY)
-    .union(super::pte::PteFlags::SPECIAL)
-    .union(super::pte::PteFlags::UFFD_WP);
+const KEPT: PteFlags = PteFlags::ACCESSED
+    .union(PteFlags::DIRTY)
+    .union(PteFlags::SPECIAL)
+    .union(PteFlags::UFFD_WP);
 
 /// Whether an area's permissions are within what it may ever have.
 fn may_have(flags: VmFlags) -> bool {

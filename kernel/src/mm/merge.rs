@@ -55,6 +55,10 @@ impl Areas {
         if let Some(joined) = &joined {
             (below, above) = (joined.below, joined.above);
         }
+        if first && last && joined.is_none() {
+            self.replace_whole(changed);
+            return Ok(());
+        }
         let splits = usize::from(!first) + usize::from(!last);
         if !below && !above && self.count() + splits > MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
@@ -149,24 +153,19 @@ impl Areas {
         below: bool,
         above: bool,
     ) -> core::result::Result<Option<Joined>, OutOfMemory> {
-        let low = self
-            .find_below(vma.start)
-            .filter(|low| below && goes_on(low, vma) && anon_agrees(low, vma, origin));
-        let high = self
-            .find(vma.end)
+        let (low, high) = self.neighbours(vma);
+        let low = low.filter(|low| below && goes_on(low, vma) && anon_agrees(low, vma, origin));
+        let high = high
             .filter(|high| above && goes_on(vma, high) && anon_agrees(high, vma, origin))
             // Both may agree with the one between them and not with each other.
-            .filter(|high| {
-                low.as_ref()
-                    .is_none_or(|low| both_agree(low.anon.get(), high.anon.get()))
-            });
+            .filter(|high| low.is_none_or(|low| both_agree(low.anon.get(), high.anon.get())));
         if low.is_none() && high.is_none() {
             return Ok(None);
         }
-        let anon = |vma: &Option<Arc<Vma>>| vma.as_ref().and_then(|vma| vma.anon.get());
-        let anon = anon(&low).or(anon(&high)).or(vma.anon.get());
-        let first = low.as_deref().unwrap_or(vma);
-        let end = high.as_ref().map_or(vma.end, |high| high.end);
+        let anon = |vma: Option<&Vma>| vma.and_then(|vma| vma.anon.get());
+        let anon = anon(low).or(anon(high)).or(vma.anon.get());
+        let first = low.unwrap_or(vma);
+        let end = high.map_or(vma.end, |high| high.end);
         Ok(Some(Joined {
             vma: first.part_as(first.start, end, vma.flags, anon)?,
             below: low.is_some(),

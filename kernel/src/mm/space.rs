@@ -327,6 +327,17 @@ impl Areas {
             .clone_pointer()
     }
 
+    /// The areas on both sides of `vma`, which is where nothing is, or a part of an area in the tree. They need not touch it.
+    pub(super) fn neighbours(&self, vma: &Vma) -> (Option<&Vma>, Option<&Vma>) {
+        let mut below = self.vmas.upper_bound(Bound::Included(&vma.start));
+        let mut above = below.clone();
+        above.move_next();
+        if below.get().is_some_and(|here| here.start == vma.start) {
+            below.move_prev();
+        }
+        (below.get(), above.get())
+    }
+
     /// Whether nothing is mapped in `start..end`.
     pub fn is_free(&self, start: VirtAddr, end: VirtAddr) -> bool {
         self.find_at_or_above(start)
@@ -428,31 +439,60 @@ impl Areas {
     /// Puts an area where there is no room already: in the place of others, which cover the same together.
     pub(super) fn insert_covered(&mut self, vma: Arc<Vma>) {
         debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
-        self.count_area(&vma);
+        self.enter(&vma);
         self.vmas.insert(vma);
     }
 
     /// The same above all others.
     fn append_covered(&mut self, vma: Arc<Vma>) {
-        self.count_area(&vma);
+        self.enter(&vma);
         let mut last = self.vmas.back_mut();
         debug_assert!(last.get().is_none_or(|last| last.end <= vma.start));
         last.insert_after(vma);
     }
 
+    /// Puts an area in the place of the one with the same bounds; both are stacks, or neither.
+    pub(super) fn replace_whole(&mut self, vma: Arc<Vma>) {
+        let peak = self.peak;
+        self.enter(&vma);
+        // Both are counted for a moment.
+        self.peak = peak;
+        let replaced = self.vmas.find_mut(&vma.start).replace_with(vma);
+        debug_assert!(replaced.is_ok(), "there is one");
+        if let Ok(old) = replaced {
+            self.leave(old);
+        }
+    }
+
     /// Counts a new area, and enters it into its reverse map.
-    fn count_area(&mut self, vma: &Vma) {
+    fn enter(&mut self, vma: &Vma) {
         let pages = (vma.len() >> PAGE_SHIFT) as u64;
         self.count += 1;
         self.pages += pages;
         self.peak = self.peak.max(self.pages);
-        self.locked += if vma.flags.contains(VmFlags::LOCKED) {
-            pages
-        } else {
-            0
-        };
-        self.data += if Vma::is_data(vma.flags) { pages } else { 0 };
+        if vma.flags.contains(VmFlags::LOCKED) {
+            self.locked += pages;
+        }
+        if Vma::is_data(vma.flags) {
+            self.data += pages;
+        }
         vma.enter_reverse_map(&self.translations);
+    }
+
+    /// Counts an area out that is not in the tree any more; it stays in its reverse map for a while.
+    fn leave(&mut self, vma: Arc<Vma>) {
+        let pages = (vma.len() >> PAGE_SHIFT) as u64;
+        self.count -= 1;
+        self.pages -= pages;
+        if vma.flags.contains(VmFlags::LOCKED) {
+            self.locked -= pages;
+        }
+        if Vma::is_data(vma.flags) {
+            self.data -= pages;
+        }
+        if vma.source.is_some() {
+            self.removed.push_front(vma);
+        }
     }
 
     /// Takes out the area that starts at `start`.
@@ -465,18 +505,7 @@ impl Areas {
     /// Takes out the area that starts at `start`; others are to come in its place.
     pub(super) fn remove_covered(&mut self, start: VirtAddr) -> Option<Arc<Vma>> {
         let vma = self.vmas.find_mut(&start).remove()?;
-        let pages = (vma.len() >> PAGE_SHIFT) as u64;
-        self.count -= 1;
-        self.pages -= pages;
-        self.locked -= if vma.flags.contains(VmFlags::LOCKED) {
-            pages
-        } else {
-            0
-        };
-        self.data -= if Vma::is_data(vma.flags) { pages } else { 0 };
-        if vma.source.is_some() {
-            self.removed.push_front(vma.clone());
-        }
+        self.leave(vma.clone());
         Some(vma)
     }
 

@@ -56,12 +56,12 @@ impl<T: Pod> UserPtr<T> {
     }
 
     /// Copies the value in. `EFAULT`.
+    #[inline]
     pub fn read(self) -> Result<T> {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: `value` has room for the bytes of a T.
-        let missing =
-            unsafe { arch::copy_from_user(value.as_mut_ptr().cast(), self.addr, size_of::<T>()) };
-        if missing != 0 {
+        let whole = unsafe { arch::get_user(value.as_mut_ptr().cast(), self.addr, size_of::<T>()) };
+        if !whole {
             return Err(Errno::EFAULT);
         }
         // SAFETY: all bytes were written, and any bytes are a T.
@@ -69,15 +69,11 @@ impl<T: Pod> UserPtr<T> {
     }
 
     /// Copies the value out. `EFAULT`; a part may have been written then.
+    #[inline]
     pub fn write(self, value: T) -> Result {
         // SAFETY: `value` is readable and without padding.
-        let missing =
-            unsafe { arch::copy_to_user(self.addr, (&raw const value).cast(), size_of::<T>()) };
-        if missing == 0 {
-            Ok(())
-        } else {
-            Err(Errno::EFAULT)
-        }
+        let whole = unsafe { arch::put_user(self.addr, (&raw const value).cast(), size_of::<T>()) };
+        if whole { Ok(()) } else { Err(Errno::EFAULT) }
     }
 }
 

@@ -381,7 +381,8 @@ fn prepare(signals: &mut ProcessSignals, signal: Signal, target: Option<&Thread>
     own.blocked.union(own.waited_for).contains(signal)
 }
 
-fn flush_everywhere(signals: &mut ProcessSignals, set: SigSet) {
+/// Takes the signals in `set` out of all queues of a process.
+pub fn flush_everywhere(signals: &mut ProcessSignals, set: SigSet) {
     signals.pending.flush(set);
     for thread in signals.threads.iter() {
         thread.signals.lock().pending.flush(set);
@@ -483,10 +484,11 @@ fn notify(thread: &Arc<Thread>) {
 /// Brings the thread's SIGPENDING up to date after its mask or a queue has changed. Both locks are held.
 pub(super) fn recalculate(thread: &Thread, signals: &ProcessSignals, own: &ThreadSignals) {
     let ready = own.pending.set().minus(own.blocked).0 | signals.pending.set().minus(own.blocked).0;
-    let killed = signals.group_exit.is_some() || thread.has_flag(flag::FATAL_SIGNAL);
+    let flags = thread.flags();
+    let killed = signals.group_exit.is_some() || flags & flag::FATAL_SIGNAL != 0;
     if ready != 0 || killed || signals.stopped.is_some() {
         thread.set_flag(flag::SIGPENDING);
-    } else {
+    } else if flags & flag::SIGPENDING != 0 {
         thread.clear_flag(flag::SIGPENDING);
     }
 }

@@ -38,12 +38,8 @@ use linux_raw_sys::general::*;
 use crate::arch::PtRegs;
 use crate::errno::Errno;
 
-/// A system call: its name for traces, and what runs it and leaves its answer in the registers.
-#[derive(Clone, Copy)]
-struct Syscall {
-    name: &'static str,
-    run: fn(&mut PtRegs),
-}
+/// What runs a system call and leaves its answer in the registers.
+type Run = fn(&mut PtRegs);
 
 /// What runs a handler: one function for each call, so that a small handler becomes a part of it.
 macro_rules! run {
@@ -64,20 +60,26 @@ macro_rules! run {
 /// One more than the highest number in the table.
 const NUMBERS: usize = 512;
 
-/// Builds the table from rows `number name handler`.
+/// Builds the table, and one of the names for traces, from rows `number kind handler`.
 macro_rules! table {
-    ($($number:ident $kind:ident $handler:expr;)*) => {{
-        let mut table: [Option<Syscall>; NUMBERS] = [None; NUMBERS];
-        $(
-            assert!(table[$number as usize].is_none(), "a call has two rows");
-            table[$number as usize] =
-                Some(Syscall { name: stringify!($number), run: run!($kind $handler) });
-        )*
-        table
-    }};
+    ($($number:ident $kind:ident $handler:expr;)*) => {
+        static TABLE: [Run; NUMBERS] = {
+            let mut table: [Run; NUMBERS] = [unknown; NUMBERS];
+            $( table[$number as usize] = run!($kind $handler); )*
+            table
+        };
+        static NAMES: [&str; NUMBERS] = {
+            let mut names = [""; NUMBERS];
+            $(
+                assert!(names[$number as usize].is_empty(), "a call has two rows");
+                names[$number as usize] = stringify!($number);
+            )*
+            names
+        };
+    };
 }
 
-static TABLE: [Option<Syscall>; NUMBERS] = table! {
+table! {
     // Memory.
     __NR_mmap Plain memory::sys_mmap;
     __NR_munmap Plain memory::sys_munmap;
@@ -316,23 +318,26 @@ static TABLE: [Option<Syscall>; NUMBERS] = table! {
     // The system.
     __NR_uname Plain system::sys_uname;
     __NR_sysinfo Plain system::sys_sysinfo;
-};
+}
 
 /// Runs the system call that `regs` ask for and leaves its answer in them. Interrupts on, no lock held.
 pub extern "C" fn dispatch(regs: &mut PtRegs) {
-    let call = regs.syscall_nr().and_then(|number| TABLE.get(number));
-    let Some(Some(call)) = call else {
+    let Some(run) = regs.syscall_nr().and_then(|number| TABLE.get(number)) else {
         return unknown(regs);
     };
-    if log::log_enabled!(log::Level::Trace) {
-        trace(call.name, regs);
+    if log::max_level() == log::LevelFilter::Trace {
+        return traced(*run, regs);
     }
-    (call.run)(regs);
+    run(regs);
 }
 
 #[cold]
-fn trace(name: &str, regs: &PtRegs) {
-    log::trace!("{name}{:x?}", regs.syscall_args());
+#[inline(never)]
+fn traced(run: Run, regs: &mut PtRegs) {
+    if let Some(number) = regs.syscall_nr() {
+        log::trace!("{}{:x?}", NAMES[number], regs.syscall_args());
+    }
+    run(regs);
 }
 
 /// Numbers that were logged, one bit each.

@@ -10,7 +10,9 @@ use crate::mm::uaccess::UserPtr;
 use crate::sched::{Sleep, WaitQueue, current};
 use crate::signal::action::sa;
 use crate::signal::info::{Layout, SIGINFO_SIZE};
+use crate::signal::state::ProcessSignals;
 use crate::signal::{Action, AltStack, Detail, SigInfo, SigSet, Signal, code, send, take};
+use crate::sync::IrqLockGuard;
 use crate::task::{Process, Thread, table};
 
 type Args = [usize; 6];
@@ -62,42 +64,56 @@ fn parse_action([handler, flags, restorer, mask]: [u64; 4]) -> Action {
     }
 }
 
-/// Sets an action, if one is given; the old one comes back. A signal that is ignored now is not pending any more.
+/// Sets an action, if one is given; the old one comes back.
 fn exchange_action(signal: Signal, new: Option<Action>) -> Action {
     let process = &current().process;
     let mut signals = process.signals.lock();
     let before = *signals.action(signal);
-    let wanted_again = before.ignores(signal) && new.is_some_and(|new| !new.ignores(signal));
     if let Some(new) = new {
         signals.set_action(signal, new);
-        if new.ignores(signal) {
-            let only = SigSet::of(&[signal]);
-            signals.pending.flush(only);
-            for thread in signals.threads.iter() {
-                thread.signals.lock().pending.flush(only);
-            }
+        let (ignored, ignores) = (before.ignores(signal), new.ignores(signal));
+        if ignores || ignored {
+            ignoring_changes(process, signals, signal, !ignores);
         }
     }
-    drop(signals);
-    if wanted_again {
-        process.posix_timers.signal_is_wanted(signal);
-    }
     before
+}
+
+/// What else changes with an action when a signal was or is now ignored: one that is not `wanted` is not pending any more, and timers
+/// ring again for one that is.
+#[cold]
+#[inline(never)]
+fn ignoring_changes(
+    process: &Process,
+    mut signals: IrqLockGuard<'_, ProcessSignals>,
+    signal: Signal,
+    wanted: bool,
+) {
+    if wanted {
+        drop(signals);
+        process.posix_timers.signal_is_wanted(signal);
+    } else {
+        send::flush_everywhere(&mut signals, SigSet::of(&[signal]));
+    }
 }
 
 /// rt_sigprocmask(2).
 pub fn sys_rt_sigprocmask(&[how, set, old, set_size, ..]: &Args) -> Result<usize> {
     check_set_size(set_size)?;
-    let before = current().signals.lock().blocked;
-    if let Some(pointer) = UserPtr::<u64>::optional(set) {
-        let set = SigSet(pointer.read()?);
-        match how as u32 {
-            abi::SIG_BLOCK => send::set_blocked(|blocked| blocked.union(set)),
-            abi::SIG_UNBLOCK => send::set_blocked(|blocked| blocked.minus(set)),
-            abi::SIG_SETMASK => send::set_blocked(|_| set),
-            _ => return Err(Errno::EINVAL),
-        };
-    }
+    let before = match UserPtr::<u64>::optional(set) {
+        Some(pointer) => {
+            let set = SigSet(pointer.read()?);
+            // The new mask is what is kept of the old one, and what is added.
+            let (keep, add) = match how as u32 {
+                abi::SIG_BLOCK => (SigSet(!0), set),
+                abi::SIG_UNBLOCK => (SigSet(!set.0), SigSet::EMPTY),
+                abi::SIG_SETMASK => (SigSet::EMPTY, set),
+                _ => return Err(Errno::EINVAL),
+            };
+            send::set_blocked(|blocked| SigSet(blocked.0 & keep.0 | add.0))
+        }
+        None => current().signals.lock().blocked,
+    };
     if let Some(pointer) = UserPtr::<u64>::optional(old) {
         pointer.write(before.0)?;
     }

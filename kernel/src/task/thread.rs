@@ -227,6 +227,12 @@ impl Thread {
 
     #[inline]
     pub fn has_flag(&self, flag: u32) -> bool {
-        self.flags.load(Ordering::Acquire) & flag != 0
+        self.flags() & flag != 0
+    }
+
+    /// All of [`flag`] that are set.
+    #[inline]
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Acquire)
     }
 }

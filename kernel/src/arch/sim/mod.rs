@@ -22,8 +22,8 @@ pub use regs::{PtRegs, TrapInfo};
 pub use sigframe::{BadFrame, RestoredFrame, min_frame_size, restore_frame, setup_frame};
 pub use switch::{ThreadState, current, enter_user, set_current, switch};
 pub use uaccess::{
-    UserFault, clear_user, compare_exchange_user, copy_from_user, copy_to_user, user_read,
-    user_write,
+    UserFault, clear_user, compare_exchange_user, copy_from_user, copy_to_user, get_user, put_user,
+    user_read, user_write,
 };
 
 /// As on x86-64 with four levels.

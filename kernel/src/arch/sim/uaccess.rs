@@ -104,6 +104,20 @@ pub unsafe fn copy_to_user(dst: usize, src: *const u8, len: usize) -> usize {
     })
 }
 
+/// # Safety
+/// `dst` has room for `size` bytes.
+pub unsafe fn get_user(dst: *mut u8, src: usize, size: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { copy_from_user(dst, src, size) == 0 }
+}
+
+/// # Safety
+/// `src` is readable for `size` bytes.
+pub unsafe fn put_user(dst: usize, src: *const u8, size: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { copy_to_user(dst, src, size) == 0 }
+}
+
 /// Puts `new` at an aligned user address if `expected` is there; what was found.
 pub fn compare_exchange_user(address: usize, expected: u32, new: u32) -> Option<u32> {
     if !address.is_multiple_of(4) || address >= USER_END {

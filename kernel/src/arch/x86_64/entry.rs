@@ -34,14 +34,12 @@ const FLAGS: usize = offset_of!(Thread, flags);
 /// What keeps a thread from returning to user mode at once.
 const WORK: u32 = flag::EXIT_WORK | flag::NEED_FPU;
 
+const ORIG_RAX: usize = offset_of!(PtRegs, orig_rax);
 const RIP: usize = offset_of!(PtRegs, rip);
 const _: () = assert!(PT_REGS_SIZE % 16 == 8);
 const CS: usize = offset_of!(PtRegs, cs);
 const RFLAGS: usize = offset_of!(PtRegs, rflags);
 const RSP: usize = offset_of!(PtRegs, rsp);
-const SS: usize = offset_of!(PtRegs, ss);
-const RCX: usize = offset_of!(PtRegs, rcx);
-const R11: usize = offset_of!(PtRegs, r11);
 const GS_BASE: u32 = 0xc000_0101;
 
 /// Flags that SYSCALL clears: interrupts stay off until the kernel stack is in use.
@@ -337,24 +335,18 @@ unsafe extern "C" fn syscall_entry() {
         "mov rax, gs:[{current}]",
         "test dword ptr [rax + {flags}], {work}",
         "jnz 2f",
-        // SYSRET only where it does exactly what IRETQ would: RCX and R11 are what it loads, the address is one that cannot fault, and
-        // no flag is set that it treats differently.
-        "mov rcx, [rsp + {rcx}]",
-        "cmp rcx, [rsp + {rip}]",
-        "jne 2f",
+        // SYSRET only where it does what IRETQ would, but for RCX and R11, which SYSCALL has spoilt already. Calls that put other
+        // registers in place, with any selectors, leave no call behind (`forget_syscall`).
+        "cmp qword ptr [rsp + {orig_rax}], 0",
+        "jl 2f",
+        // On an address that is not canonical it faults in the kernel; and there are flags that it treats differently.
+        "mov rcx, [rsp + {rip}]",
         "mov rax, rcx",
         "shr rax, 47",
         "jnz 2f",
-        "mov r11, [rsp + {r11}]",
-        "cmp r11, [rsp + {rflags}]",
-        "jne 2f",
+        "mov r11, [rsp + {rflags}]",
         "test r11d, {not_sysret}",
         "jnz 2f",
-        // sigreturn takes any selectors from a frame.
-        "cmp qword ptr [rsp + {cs}], {user_cs}",
-        "jne 2f",
-        "cmp qword ptr [rsp + {ss}], {user_ds}",
-        "jne 2f",
         "pop r15",
         "pop r14",
         "pop r13",
@@ -383,14 +375,11 @@ unsafe extern "C" fn syscall_entry() {
         current = const CURRENT,
         flags = const FLAGS,
         work = const WORK,
-        rcx = const RCX,
+        orig_rax = const ORIG_RAX,
         rip = const RIP,
-        r11 = const R11,
         rflags = const RFLAGS,
-        cs = const CS,
-        ss = const SS,
         not_sysret = const (flags::TF | flags::RF),
-        rsp_from_orig = const RSP - offset_of!(PtRegs, orig_rax),
+        rsp_from_orig = const RSP - ORIG_RAX,
         to_user = sym return_to_user,
     );
 }

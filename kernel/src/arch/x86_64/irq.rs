@@ -25,7 +25,8 @@ pub fn save() -> Flags {
 #[inline]
 pub fn restore(flags: Flags) {
     if flags.0 {
-        interrupts::enable();
+        // SAFETY: they were on. Not `nomem`, as above.
+        unsafe { core::arch::asm!("sti") };
     }
 }
 

@@ -39,7 +39,9 @@ pub use percpu::{current, set_current};
 pub use regs::PtRegs;
 pub use sigframe::{RestoredFrame, min_frame_size, restore_frame, setup_frame};
 pub use thread::{ThreadState, enter_user, switch};
-pub use uaccess::{clear_user, compare_exchange_user, copy_from_user, copy_to_user};
+pub use uaccess::{
+    clear_user, compare_exchange_user, copy_from_user, copy_to_user, get_user, put_user,
+};
 
 /// The first address that is not a user address: the last page of the lower half is kept free, so that a SYSCALL
 /// instruction at its end cannot make SYSRET return to a non-canonical address.
