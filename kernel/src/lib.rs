@@ -26,6 +26,7 @@ mod config;
 mod drivers;
 mod errno;
 mod fs;
+mod ipc;
 mod mm;
 mod sched;
 mod signal;

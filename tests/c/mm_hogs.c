@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -59,6 +60,31 @@ static void shared(void) {
     char *at = mmap(NULL, 512 * MB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     for (unsigned long n = 0; n < 512 * MB; n += PAGE)
         at[n] = 1;
+}
+
+/* A segment that is removed already, and segments and attachments without end. */
+static void segment(void) {
+    int id = shmget(IPC_PRIVATE, 48 * MB, 0600);
+    char *at = shmat(id, NULL, 0);
+    shmctl(id, IPC_RMID, NULL);
+    for (unsigned long round = 0; round < 4; round++) {
+        id = shmget(IPC_PRIVATE, 48 * MB, 0600);
+        char *other = shmat(id, NULL, 0);
+        shmctl(id, IPC_RMID, NULL);
+        for (unsigned long n = 0; n < 48 * MB; n += PAGE)
+            at[n] = other[n] = 1;
+    }
+}
+
+static void attachments(void) {
+    for (int n = 0; n < 100000; n++) {
+        int id = shmget(IPC_PRIVATE, PAGE, 0600);
+        char *at = shmat(id, NULL, 0);
+        shmctl(id, IPC_RMID, NULL);
+        if (at == (char *)-1 || shmat(id, NULL, SHM_RDONLY) == (char *)-1)
+            break;
+        *at = 1;
+    }
 }
 
 static void files(void) {
@@ -233,7 +259,7 @@ static const struct {
 } HOGS[] = {{"memory", memory, 0},   {"memory", memory, 0},   {"reading", reading, 0}, {"page tables", tables, 0},
             {"shared", shared, 0},   {"files", files, 0},     {"pipes", pipes, 0},     {"areas", areas, 0},
             {"threads", threads, 0}, {"signals", signals, 0}, {"opened", opened, 0},   {"locked", locked, 0},
-            {"names", names, 0},     {"fork bomb", bomb, 1500}, {"memory", memory, 0}};
+            {"names", names, 0},     {"segment", segment, 0}, {"attachments", attachments, 0}, {"fork bomb", bomb, 1500}, {"memory", memory, 0}};
 
 static int wanted(const char *name, int count, char **given) {
     for (int n = 1; n < count; n++)

@@ -38,6 +38,8 @@ fn a_small_machine_survives_a_hog_of_each_kind() {
         "opened",
         "locked",
         "names",
+        "segment",
+        "attachments",
         "fork bomb",
     ];
     let program = Compiled::fixed("mm_hogs");
@@ -112,6 +114,11 @@ fn three_processes_stay_isolated_in_every_order_of_writes() {
 #[test]
 fn memory_of_other_processes_is_reached_as_on_the_host() {
     cow("remote");
+}
+
+#[test]
+fn segments_of_shared_memory_answer_as_on_the_host() {
+    oracle::assert_same(Compiled::fixed("shared_memory").path(), &[], b"");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use linux_raw_sys::general as abi;
+
 use super::file::Opened;
 use super::generated::{self, Generator};
 use super::inode::{
@@ -190,25 +192,37 @@ impl Inode for Link {
 }
 
 /// A file whose text is made when it is read.
-pub struct TextFile {
+pub struct TextFile<G = Maker> {
     node: Node,
-    text: Maker,
+    text: G,
 }
 
-impl TextFile {
+impl<G: Generator + Copy> TextFile<G> {
+    /// One that everybody can read and nobody write.
     pub fn new(
         fs: FileSystem,
         ino: u64,
         parent: InodeRef,
         name: &[u8],
-        text: Maker,
-    ) -> Result<Arc<TextFile>> {
-        let node = Node::new(Stat::new(fs, ino, FileType::Regular, 0o444), parent, name)?;
+        text: G,
+    ) -> Result<Arc<TextFile<G>>> {
+        TextFile::with_mode(fs, ino, 0o444, parent, name, text)
+    }
+
+    pub fn with_mode(
+        fs: FileSystem,
+        ino: u64,
+        mode: u32,
+        parent: InodeRef,
+        name: &[u8],
+        text: G,
+    ) -> Result<Arc<TextFile<G>>> {
+        let node = Node::new(Stat::new(fs, ino, FileType::Regular, mode), parent, name)?;
         Ok(Arc::try_new(TextFile { node, text })?)
     }
 }
 
-impl Inode for TextFile {
+impl<G: Generator + Copy + 'static> Inode for TextFile<G> {
     fn stat(&self) -> Stat {
         self.node.stat
     }
@@ -218,7 +232,7 @@ impl Inode for TextFile {
     }
 
     fn open(&self, access: Access, _nonblock: bool) -> Result<Opened> {
-        if access.write {
+        if access.write && self.node.stat.mode & abi::S_IWUSR == 0 {
             return Err(Errno::EACCES);
         }
         generated::open(self.text)

@@ -3,6 +3,7 @@
 //! Texts are made when a file is read. `/proc/PID` exists for every process in the table; what needs the process's own memory
 //! (cmdline, environ, auxv) is empty for others than the reader.
 
+mod ipc;
 mod memory;
 mod process;
 mod status;
@@ -19,6 +20,7 @@ use super::inode::{
 };
 use super::text::{Maker, Text};
 use crate::errno::{Errno, Result};
+use crate::ipc::settings::KERNEL;
 use crate::sched::current;
 use crate::task::table;
 use process::ProcessDir;
@@ -75,7 +77,8 @@ pub fn mount(parent: &InodeRef) -> Result<InodeRef> {
             )?,
         )?;
     }
-    fixed.add("sys", sys(above, ino_below(ROOT, next + 1))?)?;
+    fixed.add("sys", sys(above.clone(), ino_below(ROOT, next + 1))?)?;
+    fixed.add("sysvipc", ipc::directory(above, ino_below(ROOT, next + 2))?)?;
     let node = fixed::Node::new(
         Stat::new(FileSystem::Proc, ROOT, FileType::Directory, 0o555),
         parent.clone(),
@@ -101,6 +104,7 @@ fn sys(proc: InodeRef, ino: u64) -> Result<InodeRef> {
         }
         if *name == "kernel" {
             let ino = ino_below(ino, files.len() as u64);
+            ipc::add_settings(&dir, ino, KERNEL)?;
             let random = Directory::new(FileSystem::Proc, ino, 0o555, dir.clone(), b"random")?;
             for (n, (name, text)) in system::RANDOM.iter().enumerate() {
                 let ino = ino_below(ino, n as u64);

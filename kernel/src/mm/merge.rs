@@ -12,7 +12,7 @@ use super::addr::VirtAddr;
 use super::anon::AnonId;
 use super::map::Range;
 use super::space::{Areas, MAX_MAP_COUNT};
-use super::vma::{VmFlags, Vma};
+use super::vma::{AreaEvent, VmFlags, Vma};
 use crate::errno::{Errno, OutOfMemory, Result};
 
 /// How an area came to be joined with its neighbours.
@@ -50,7 +50,9 @@ impl Areas {
     pub fn replace_part(&mut self, vma: &Vma, changed: Arc<Vma>) -> Result {
         let (start, end) = (changed.start, changed.end);
         let (first, last) = (start == vma.start, end == vma.end);
-        let joined = self.join(&changed, Origin::Changed, first, last)?;
+        // An area that its file counts never goes but by being unmapped (`can_merge_remove_vma`).
+        let may_go = !(first && last && vma.flags.contains(VmFlags::COUNTED));
+        let joined = self.join(&changed, Origin::Changed, first && may_go, last && may_go)?;
         let (mut below, mut above) = (false, false);
         if let Some(joined) = &joined {
             (below, above) = (joined.below, joined.above);
@@ -83,6 +85,9 @@ impl Areas {
             }
             new.for_each(|vma| self.insert(vma));
         } else {
+            if splits > 0 && !below && !above {
+                vma.tell_file(AreaEvent::Opened);
+            }
             self.remove_covered(old_start);
             if below {
                 self.remove_covered_below(old_start);
@@ -158,7 +163,12 @@ impl Areas {
         let high = high
             .filter(|high| above && goes_on(vma, high) && anon_agrees(high, vma, origin))
             // Both may agree with the one between them and not with each other.
-            .filter(|high| low.is_none_or(|low| both_agree(low.anon.get(), high.anon.get())));
+            .filter(|high| {
+                low.is_none_or(|low| {
+                    both_agree(low.anon.get(), high.anon.get())
+                        && !vma.flags.contains(VmFlags::COUNTED)
+                })
+            });
         if low.is_none() && high.is_none() {
             return Ok(None);
         }
@@ -188,6 +198,7 @@ impl Areas {
             self.insert(low);
             self.insert(high);
         } else {
+            vma.tell_file(AreaEvent::Opened);
             self.remove_covered(vma.start);
             self.insert_covered(low);
             self.insert_covered(high);
@@ -218,6 +229,7 @@ impl Areas {
             .filter(|vma| vma.start < range.end)
         {
             self.remove(vma.start);
+            vma.tell_file(AreaEvent::Closed);
             removed = true;
         }
         for rest in [low, high].into_iter().flatten() {

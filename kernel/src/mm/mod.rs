@@ -6,13 +6,14 @@
 pub mod addr;
 pub mod advice;
 pub mod anon;
+mod attach;
 pub mod fault;
 pub mod frame;
 mod gaps;
 #[cfg(target_os = "none")]
 pub mod heap;
 pub mod leak;
-mod limits;
+pub mod limits;
 mod lock;
 pub mod map;
 mod merge;

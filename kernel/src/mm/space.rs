@@ -19,7 +19,7 @@ use super::limits;
 use super::reclaim;
 use super::rss::PageCounts;
 use super::translations::Translations;
-use super::vma::{RemovedAdapter, VmFlags, Vma, VmaAdapter};
+use super::vma::{AreaEvent, RemovedAdapter, VmFlags, Vma, VmaAdapter};
 use crate::arch::{PageTable, USER_END};
 use crate::errno::{Errno, Result};
 use crate::sched::{Interrupted, RwSleepLock, RwSleepReadGuard, RwSleepWriteGuard, Sleep};
@@ -94,6 +94,8 @@ pub struct Areas {
     locked: u64,
     /// Pages that count against RLIMIT_DATA.
     data: u64,
+    /// Whether there has been an area that its file counts.
+    counted: bool,
     /// What new areas get: LOCKED and LOCKONFAULT after mlockall(2).
     pub default_flags: VmFlags,
     /// The heap of brk(2): `brk_start..brk`, bytes.
@@ -256,6 +258,7 @@ impl Mm {
         let child_areas = child.mmap_lock.get_mut();
         child_areas.brk_start = areas.brk_start;
         child_areas.brk = areas.brk;
+        child_areas.count_inherited(&areas);
         child.resident.note_peak();
         Ok(Arc::try_new(child)?)
     }
@@ -279,6 +282,12 @@ impl Drop for Areas {
     fn drop(&mut self) {
         // Those in the tree leave their reverse maps with it.
         self.forget_removed();
+        if self.counted {
+            for vma in self.vmas.iter() {
+                vma.tell_file(AreaEvent::Closed);
+                vma.tell_file(AreaEvent::Less);
+            }
+        }
     }
 }
 
@@ -294,6 +303,7 @@ impl Areas {
             peak: 0,
             locked: 0,
             data: 0,
+            counted: false,
             default_flags: VmFlags::empty(),
             brk_start: 0,
             brk: 0,
@@ -417,9 +427,21 @@ impl Areas {
         totals
     }
 
+    /// Tells the files that count their areas of those in a copy of `parent`.
+    fn count_inherited(&mut self, parent: &Areas) {
+        if parent.counted {
+            self.counted = true;
+            for vma in self.vmas.iter() {
+                vma.tell_file(AreaEvent::Opened);
+                vma.tell_file(AreaEvent::More);
+            }
+        }
+    }
+
     /// Puts an area where nothing is. Cannot fail: every holder of the write side has room for [`NEW_AREAS`] more.
     pub fn insert(&mut self, vma: Arc<Vma>) {
         self.cover(&vma);
+        vma.tell_file(AreaEvent::Opened);
         self.insert_covered(vma);
     }
 
@@ -439,7 +461,7 @@ impl Areas {
     /// Puts an area where there is no room already: in the place of others, which cover the same together.
     pub(super) fn insert_covered(&mut self, vma: Arc<Vma>) {
         debug_assert!(self.is_free(vma.start, vma.end), "areas overlap");
-        self.enter(&vma);
+        self.enter_counted(&vma);
         self.vmas.insert(vma);
     }
 
@@ -454,13 +476,23 @@ impl Areas {
     /// Puts an area in the place of the one with the same bounds; both are stacks, or neither.
     pub(super) fn replace_whole(&mut self, vma: Arc<Vma>) {
         let peak = self.peak;
-        self.enter(&vma);
+        self.enter_counted(&vma);
         // Both are counted for a moment.
         self.peak = peak;
         let replaced = self.vmas.find_mut(&vma.start).replace_with(vma);
         debug_assert!(replaced.is_ok(), "there is one");
         if let Ok(old) = replaced {
             self.leave(old);
+        }
+    }
+
+    /// As [`Areas::enter`], and tells a file that counts its areas.
+    #[inline]
+    fn enter_counted(&mut self, vma: &Vma) {
+        self.enter(vma);
+        if vma.flags.contains(VmFlags::COUNTED) {
+            self.counted = true;
+            vma.tell_file(AreaEvent::More);
         }
     }
 

@@ -55,6 +55,8 @@ bitflags! {
         const NOHUGEPAGE = 1 << 19;
         /// Counts for the decision whether there is enough memory: private and writable, now or once.
         const ACCOUNT = 1 << 20;
+        /// The file counts its areas: [`MappedFile::count_area`].
+        const COUNTED = 1 << 21;
         /// Faults on missing pages go to the area's userfaultfd.
         const UFFD_MISSING = 1 << 28;
         /// Writes to pages that it protects go to the area's userfaultfd.
@@ -78,6 +80,23 @@ pub trait MappedFile: Send + Sync {
 
     /// Writes the file's path.
     fn write_path(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+
+    /// Something happened to one of its areas with [`VmFlags::COUNTED`]. With the write side of `mmap_lock` held, or nobody left who could
+    /// take it.
+    fn count_area(&self, _event: AreaEvent) {}
+}
+
+/// What a file is told that counts its areas. Replacing areas by others makes new ones before the old ones go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AreaEvent {
+    /// There is one more.
+    More,
+    /// There is one less.
+    Less,
+    /// It was mapped, moved, copied by fork(2), or split (Linux's `vm_ops->open`).
+    Opened,
+    /// It was unmapped, in part or whole (`vm_ops->close`).
+    Closed,
 }
 
 /// The contents behind an area that are not private zeros.
@@ -189,6 +208,17 @@ impl Vma {
     pub(super) fn leave_reverse_map(&self) {
         if let Some(entry) = &self.reverse {
             entry.leave();
+            self.tell_file(AreaEvent::Less);
+        }
+    }
+
+    /// Tells a file that counts its areas.
+    #[inline]
+    pub(super) fn tell_file(&self, event: AreaEvent) {
+        if self.flags.contains(VmFlags::COUNTED)
+            && let Some(file) = self.source.as_ref().and_then(|source| source.file.as_ref())
+        {
+            file.count_area(event);
         }
     }
 

@@ -23,6 +23,8 @@ pub const EPOLL_ITEMS: Rank = Rank(5);
 pub const POSIX_TIMERS: Rank = Rank(7);
 /// A file's reverse map: the areas that map it.
 pub const REVERSE_MAP: Rank = Rank(7);
+/// The objects of one kind of interprocess communication, and what belongs to a message queue.
+pub const IPC: Rank = Rank(9);
 /// The list of all mappings of files.
 pub const MAPPINGS: Rank = Rank(9);
 /// Page cache trees and the state of a page.

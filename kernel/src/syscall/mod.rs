@@ -22,6 +22,7 @@ pub(crate) mod prctl;
 pub(crate) mod process;
 pub(crate) mod remote;
 pub(crate) mod sched;
+pub(crate) mod shared_memory;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stat;
@@ -97,6 +98,10 @@ table! {
     __NR_process_vm_readv Plain remote::sys_process_vm_readv;
     __NR_process_vm_writev Plain remote::sys_process_vm_writev;
     __NR_userfaultfd Plain memory::sys_userfaultfd;
+    __NR_shmget Plain shared_memory::sys_shmget;
+    __NR_shmat Plain shared_memory::sys_shmat;
+    __NR_shmdt Plain shared_memory::sys_shmdt;
+    __NR_shmctl Plain shared_memory::sys_shmctl;
     // Signals.
     __NR_rt_sigaction Plain signal::sys_rt_sigaction;
     __NR_rt_sigprocmask Plain signal::sys_rt_sigprocmask;

@@ -16,6 +16,7 @@ pub mod mm_cell;
 pub mod oom;
 pub mod posix_timer;
 pub mod process;
+pub mod quota;
 pub mod rlimit;
 pub mod robust;
 pub mod rseq;
