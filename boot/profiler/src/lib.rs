@@ -1,4 +1,5 @@
-//! A plugin of QEMU that counts how often each instruction is executed between two marks in a program.
+//! A plugin of QEMU that counts how often each instruction is executed between two marks in a program, or, with the argument `tally=on`,
+//! those that take hardware long, operation by operation ([`tally`]).
 //!
 //! The marks are no-operations with a number in them ([`MARK`]). Until the first one, code is only looked through for marks, so that the
 //! start of the machine costs nothing; then everything is translated anew, with a count at each instruction. At the machine's end the
@@ -9,6 +10,7 @@
 
 mod qemu;
 mod slow;
+mod tally;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -23,6 +25,8 @@ use qemu::{Id, Info, Insn, Tb};
 const MARK: [u8; 6] = [0x0f, 0x1f, 0x80, b'F', b'L', b'T'];
 const BEGIN: u8 = b'<';
 const END: u8 = b'>';
+/// Another operation comes.
+const NEXT: u8 = b'|';
 
 /// One instruction.
 struct Counter {
@@ -31,6 +35,8 @@ struct Counter {
 }
 
 static OUT: OnceLock<PathBuf> = OnceLock::new();
+/// Whether slow instructions alone are counted.
+static TALLYING: AtomicBool = AtomicBool::new(false);
 static ID: AtomicU64 = AtomicU64::new(0);
 /// Whether instructions have counters.
 static COUNTING: AtomicBool = AtomicBool::new(false);
@@ -54,12 +60,12 @@ pub unsafe extern "C" fn qemu_plugin_install(
     for at in 0..usize::try_from(count).unwrap_or(0) {
         // SAFETY: the caller's promise.
         let argument = unsafe { CStr::from_ptr(*arguments.add(at)) };
-        if let Some(path) = argument
-            .to_str()
-            .ok()
-            .and_then(|text| text.strip_prefix("out="))
-        {
+        let text = argument.to_str().unwrap_or_default();
+        if let Some(path) = text.strip_prefix("out=") {
             let _ = OUT.set(path.into());
+        }
+        if text == "tally=on" {
+            TALLYING.store(true, Relaxed);
         }
     }
     if OUT.get().is_none() {
@@ -95,6 +101,12 @@ extern "C" fn translated(_: Id, block: *mut Tb) {
         match bytes.strip_prefix(&MARK) {
             Some([BEGIN]) => on_execution(instruction, begin, std::ptr::null_mut()),
             Some([END]) => on_execution(instruction, end, std::ptr::null_mut()),
+            Some([NEXT]) => on_execution(instruction, next, std::ptr::null_mut()),
+            _ if TALLYING.load(Relaxed) => {
+                if let Some(kind) = tally::counted(bytes) {
+                    on_execution(instruction, executed_slow, kind);
+                }
+            }
             _ if COUNTING.load(Relaxed) => {
                 let counter: *const Counter = counter(address, bytes);
                 on_execution(instruction, executed, counter.cast_mut().cast());
@@ -128,7 +140,10 @@ fn counter(address: u64, bytes: &[u8]) -> &'static Counter {
 }
 
 extern "C" fn begin(_: c_uint, _: *mut c_void) {
-    if COUNTING.swap(true, Relaxed) {
+    if TALLYING.load(Relaxed) {
+        INSIDE.store(true, Relaxed);
+        tally::begin();
+    } else if COUNTING.swap(true, Relaxed) {
         INSIDE.store(true, Relaxed);
     } else {
         // SAFETY: the plugin's own number; everything is translated anew.
@@ -139,6 +154,22 @@ extern "C" fn begin(_: c_uint, _: *mut c_void) {
 extern "C" fn end(_: c_uint, _: *mut c_void) {
     if INSIDE.swap(false, Relaxed) {
         WINDOWS.store(WINDOWS.load(Relaxed) + 1, Relaxed);
+        if TALLYING.load(Relaxed) {
+            tally::end();
+        }
+    }
+}
+
+extern "C" fn next(_: c_uint, _: *mut c_void) {
+    if TALLYING.load(Relaxed) {
+        tally::next();
+    }
+}
+
+extern "C" fn executed_slow(_: c_uint, kind: *mut c_void) {
+    if INSIDE.load(Relaxed) {
+        // SAFETY: what `tally::counted` gave.
+        unsafe { tally::count(kind) };
     }
 }
 
@@ -153,6 +184,7 @@ extern "C" fn executed(_: c_uint, counter: *mut c_void) {
 /// The machine ends.
 extern "C" fn finish(_: Id, _: *mut c_void) {
     let mut text = format!("windows {}\n", WINDOWS.load(Relaxed));
+    tally::write(&mut text);
     let counters = COUNTERS.lock().expect("no holder panics");
     for (address, counter) in counters.iter().flatten() {
         let count = counter.count.load(Relaxed);

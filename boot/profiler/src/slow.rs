@@ -41,6 +41,10 @@ pub fn kind(bytes: &[u8]) -> &'static str {
             Some((0, false)) => "fxsave",
             Some((1, false)) => "fxrstor",
             Some((6, true)) => "mfence",
+            Some((6, false)) if operand_size => "cache flush",
+            // XSAVEOPT.
+            Some((6, false)) => "xsave",
+            Some((7, false)) => "cache flush",
             _ => "-",
         },
         [0x0f, 0xc7, ..] => match extension(2) {

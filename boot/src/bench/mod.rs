@@ -13,6 +13,7 @@ pub mod operations;
 mod profile;
 mod recorded;
 mod scale;
+mod slow;
 mod svg;
 mod table;
 
@@ -47,6 +48,10 @@ pub struct Bench {
     /// Measure what operations cost among more and more areas, processes, pages, signals and waiters, here and under the lean 6.1
     #[arg(long, conflicts_with_all = ["record", "json"])]
     pub scale: bool,
+    /// Count the instructions that take hardware long, and take the host's time, here and under the lean Linuxes; the exit status is 1 if
+    /// an operation executes more of them here
+    #[arg(long, conflicts_with_all = ["scale", "json", "svg", "check", "set_budgets"])]
+    pub slow_instructions: bool,
     /// Keep Linux's figures as the recorded ones (in a checkout)
     #[arg(long, conflicts_with_all = ["no_linux", "filter"])]
     pub record: bool,
@@ -73,6 +78,9 @@ pub fn hardware() -> Hardware {
 pub fn bench(arguments: &Bench, options: &Options) -> Result<u8> {
     let program = here::program()?;
     let kernel = options.kernel()?;
+    if arguments.slow_instructions {
+        return slow::run(arguments, &program, &kernel, options);
+    }
     if arguments.scale {
         return scaled(arguments, &program, &kernel, options);
     }

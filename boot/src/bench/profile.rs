@@ -4,15 +4,17 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use comfy_table::{Cell, CellAlignment};
+use tempfile::NamedTempFile;
 
 use super::{hardware, here, operations};
 use crate::cli::Options;
 use crate::commands::{IMAGE_BASE, say};
-use crate::qemu::doubled_commas;
+use crate::qemu::{Hardware, doubled_commas};
 use crate::symbols::Symbols;
 use crate::table::new_table;
 use crate::{cargo, interrupt, workspace};
@@ -56,16 +58,8 @@ pub fn profile(arguments: &Profile, options: &Options) -> Result<u8> {
     let kernel = options.kernel()?;
     let symbols = Symbols::load(&kernel)?;
     let plugin = cargo::profiler()?;
-    let out = tempfile::NamedTempFile::new_in(workspace::target_subdir("profiler")?)
-        .context("cannot make a file for the counts")?;
-    let mut option = doubled_commas(&plugin);
-    option.push(",out=");
-    option.push(doubled_commas(out.path()));
-    let mut hardware = hardware();
-    hardware.plugin = Some(OsString::from("file=")).map(|mut value| {
-        value.push(&option);
-        value
-    });
+    let out = file_for_counts()?;
+    let hardware = watched(&plugin, out.path(), "");
     let filters = [format!("={}", arguments.operation)];
     let (column, _) = here::run_on(hardware, &program, &kernel, &filters, options)?;
     interrupt::check()?;
@@ -78,6 +72,25 @@ pub fn profile(arguments: &Profile, options: &Options) -> Result<u8> {
     );
     say(&table(&counts, arguments, &symbols))?;
     Ok(u8::from(!column.failures().is_empty()))
+}
+
+/// A file that the plugin can write into.
+pub fn file_for_counts() -> Result<NamedTempFile> {
+    NamedTempFile::new_in(workspace::target_subdir("profiler")?)
+        .context("cannot make a file for the counts")
+}
+
+/// The machine with the plugin, which has further `arguments` and writes to `out`.
+pub fn watched(plugin: &Path, out: &Path, arguments: &str) -> Hardware {
+    let mut option = OsString::from("file=");
+    option.push(doubled_commas(plugin));
+    option.push(",out=");
+    option.push(doubled_commas(out));
+    option.push(arguments);
+    Hardware {
+        plugin: Some(option),
+        ..hardware()
+    }
 }
 
 impl Counts {

@@ -91,7 +91,8 @@ pub use imp::{current, enter_user, set_current, switch};
 /// · `fn deactivate()`: the kernel's own tables
 /// · Drop frees the tables; the owner has unmapped everything before.
 ///
-/// `TlbFlush` is a stale translation that must be dropped: `fn flush(self)`. Forgetting it is a compile warning.
+/// `TlbFlush` is a stale translation that must be dropped: `fn flush(self)` now, or `fn leave_to_faults(self)` where only permissions were
+/// added. Forgetting it is a compile warning.
 pub use imp::PageTable;
 
 /// The first address that is not a user address: 2^47 - 4096.

@@ -36,6 +36,20 @@ pub fn run(program: &Path, filters: &[String]) -> Result<Vec<Column>> {
     Ok(columns)
 }
 
+/// Runs them under all of the kernels with lean settings, each on a machine of its own.
+pub fn run_lean(
+    program: &Path,
+    filters: &[String],
+    mut machine: impl FnMut() -> Result<Hardware>,
+    mut each: impl FnMut(Column) -> Result<()>,
+) -> Result<()> {
+    for release in RELEASES {
+        let kernel = fetch::kernel(release)?;
+        each(measure(&machine()?, &kernel, true, program, filters)?)?;
+    }
+    Ok(())
+}
+
 /// Runs them under the first release's kernel alone, with lean settings, on a machine that may differ.
 pub fn run_one(hardware: &Hardware, program: &Path, filters: &[String]) -> Result<Column> {
     let kernel = fetch::kernel(RELEASES[0])?;

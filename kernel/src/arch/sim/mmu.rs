@@ -43,6 +43,8 @@ impl TlbFlush {
     pub fn flush(self) {
         lock(&MMU).tlb.remove(&self.0);
     }
+
+    pub fn leave_to_faults(self) {}
 }
 
 fn key(address: VirtAddr) -> usize {
@@ -308,6 +310,13 @@ impl Drop for PageTable {
             "a page table was dropped with pages in it"
         );
     }
+}
+
+/// A fault at an address, which makes the hardware drop what it has cached for it.
+pub(super) fn fault(address: usize) {
+    lock(&MMU)
+        .tlb
+        .remove(&(address & !(crate::mm::PAGE_SIZE - 1)));
 }
 
 /// What the hardware does with an address: the entry, from the TLB if it is there, or filled into it.

@@ -1,7 +1,7 @@
 //! Simulated accesses to user memory, by user code and by the kernel.
 
 use super::frames::frame_ptr;
-use super::mmu::translate;
+use super::mmu::{fault, translate};
 use super::{PtRegs, USER_END};
 use crate::mm::PAGE_SIZE;
 use crate::mm::fault::{Access, FaultInfo, FaultVerdict, handle_page_fault};
@@ -33,6 +33,7 @@ fn resolve(regs: &mut PtRegs, address: usize, access: Access) -> Result<*mut u8,
             // SAFETY: the offset lies in the frame.
             return Ok(unsafe { frame_ptr(pte.frame).add(address % PAGE_SIZE) });
         }
+        fault(address);
         let verdict = handle_page_fault(
             regs,
             FaultInfo {

@@ -40,6 +40,9 @@ const _: () = assert!(PT_REGS_SIZE % 16 == 8);
 const CS: usize = offset_of!(PtRegs, cs);
 const RFLAGS: usize = offset_of!(PtRegs, rflags);
 const RSP: usize = offset_of!(PtRegs, rsp);
+const SS: usize = offset_of!(PtRegs, ss);
+const RCX: usize = offset_of!(PtRegs, rcx);
+const R11: usize = offset_of!(PtRegs, r11);
 const GS_BASE: u32 = 0xc000_0101;
 
 /// Flags that SYSCALL clears: interrupts stay off until the kernel stack is in use.
@@ -336,9 +339,10 @@ unsafe extern "C" fn syscall_entry() {
         "test dword ptr [rax + {flags}], {work}",
         "jnz 2f",
         // SYSRET only where it does what IRETQ would, but for RCX and R11, which SYSCALL has spoilt already. Calls that put other
-        // registers in place, with any selectors, leave no call behind (`forget_syscall`).
+        // registers in place, with any selectors, leave no call behind (`forget_syscall`): then every word is looked at.
         "cmp qword ptr [rsp + {orig_rax}], 0",
-        "jl 2f",
+        "jl 4f",
+        "3:",
         // On an address that is not canonical it faults in the kernel; and there are flags that it treats differently.
         "mov rcx, [rsp + {rip}]",
         "mov rax, rcx",
@@ -365,6 +369,18 @@ unsafe extern "C" fn syscall_entry() {
         "mov rsp, [rsp + {rsp_from_orig}]",
         "swapgs",
         "sysretq",
+        // After sigreturn they may still be those of a call that a signal interrupted, or came after.
+        "4:",
+        "mov rcx, [rsp + {rcx}]",
+        "cmp rcx, [rsp + {rip}]",
+        "jne 2f",
+        "mov r11, [rsp + {r11}]",
+        "cmp r11, [rsp + {rflags}]",
+        "jne 2f",
+        "cmp qword ptr [rsp + {cs}], {user_cs}",
+        "jne 2f",
+        "cmp qword ptr [rsp + {ss}], {user_ds}",
+        "je 3b",
         "2:",
         "jmp {to_user}",
         user_sp = const USER_SP,
@@ -376,6 +392,10 @@ unsafe extern "C" fn syscall_entry() {
         flags = const FLAGS,
         work = const WORK,
         orig_rax = const ORIG_RAX,
+        rcx = const RCX,
+        r11 = const R11,
+        cs = const CS,
+        ss = const SS,
         rip = const RIP,
         rflags = const RFLAGS,
         not_sysret = const (flags::TF | flags::RF),

@@ -1,13 +1,14 @@
 //! CPU features: which there are, and turning on those that protect the kernel.
 
 use core::arch::x86_64::__cpuid_count;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, EferFlags};
 
 static SMAP: AtomicBool = AtomicBool::new(false);
 static FSGSBASE: AtomicBool = AtomicBool::new(false);
+static HWCAP: AtomicU32 = AtomicU32::new(0);
 
 fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
     __cpuid_count(leaf, subleaf)
@@ -16,6 +17,7 @@ fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
 /// Turns on write protection, no-execute, the alignment checks that programs may ask for, and, where the CPU has them, SMEP, SMAP, UMIP
 /// and FSGSBASE. Once.
 pub(super) fn init() {
+    HWCAP.store(cpuid(1, 0).edx, Ordering::Relaxed);
     let extended = if cpuid(0, 0).eax >= 7 {
         cpuid(7, 0)
     } else {
@@ -87,9 +89,9 @@ pub(super) fn has_x2apic() -> bool {
     cpuid(1, 0).ecx & (1 << 21) != 0
 }
 
-/// AT_HWCAP: the feature bits of CPUID leaf 1 in EDX.
+/// AT_HWCAP: the feature bits of CPUID leaf 1 in EDX. Asked once, as every exec wants them and CPUID serialises.
 pub(super) fn hwcap() -> usize {
-    cpuid(1, 0).edx as usize
+    HWCAP.load(Ordering::Relaxed) as usize
 }
 
 /// AT_HWCAP2, whose bits are Linux's own (`asm/hwcap2.h`): programs may set the bases of FS and GS.

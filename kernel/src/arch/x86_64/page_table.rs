@@ -69,13 +69,20 @@ impl TlbFlush {
     pub fn flush(self) {
         tlb::flush(HardwareAddr::new_truncate(self.0 as u64));
     }
+
+    /// Leaves it where it is, as it only permits less than there is now: who meets it makes a fault, which drops it (SDM volume 3,
+    /// 4.10.4.3).
+    #[inline]
+    pub fn leave_to_faults(self) {}
 }
 
-/// Drops the translations that a range operation makes stale: the first pages one by one, all at the end if there are many.
+/// Drops the translations that a range operation makes stale when it ends: page by page, or all if there are many.
 struct Stale {
     /// Of a table that is not in use nothing can be cached.
     in_use: bool,
-    pages: usize,
+    pages: heapless::Vec<usize, FLUSH_ONE_BY_ONE>,
+    /// There were more.
+    all: bool,
 }
 
 impl Stale {
@@ -83,24 +90,24 @@ impl Stale {
     fn of(root: FrameNumber) -> Stale {
         Stale {
             in_use: root.phys() == root_in_use(),
-            pages: 0,
+            pages: heapless::Vec::new(),
+            all: false,
         }
     }
 
     /// The page's entry has just been changed.
     #[inline]
     fn add(&mut self, page: usize) {
-        if self.in_use && self.pages < FLUSH_ONE_BY_ONE {
-            TlbFlush(page).flush();
-        }
-        self.pages += 1;
+        self.all |= self.in_use && self.pages.push(page).is_err();
     }
 
     /// From here on nothing stale is left.
     #[inline]
     fn flush(self) {
-        if self.in_use && self.pages > FLUSH_ONE_BY_ONE {
+        if self.all {
             tlb::flush_all();
+        } else {
+            self.pages.iter().for_each(|&page| TlbFlush(page).flush());
         }
     }
 }

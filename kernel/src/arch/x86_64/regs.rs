@@ -119,7 +119,7 @@ impl PtRegs {
         self.rax = value;
     }
 
-    /// No restart is made, whatever the return value looks like, and user mode is entered by IRETQ, with all registers as they are here.
+    /// No restart is made, whatever the return value looks like, and user mode is entered with all registers as they are here.
     pub fn forget_syscall(&mut self) {
         self.orig_rax = NO_SYSCALL;
     }

@@ -152,7 +152,7 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
 fn make_writable(table: &mut PageTable, vma: &Vma, page: VirtAddr) {
     table
         .set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
-        .flush();
+        .leave_to_faults();
 }
 
 /// A page that is shared becomes writable, after its file has heard of it.

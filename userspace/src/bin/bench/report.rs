@@ -67,6 +67,7 @@ pub fn run(
         *WORKER.outcome.get() = outcome;
         *WORKER.disk.get() = disk;
     }
+    measure::next_operation();
     let worker = sys::fork();
     if worker == 0 {
         work();
