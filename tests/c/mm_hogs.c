@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <mqueue.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -84,6 +85,21 @@ static void attachments(void) {
         if (at == (char *)-1 || shmat(id, NULL, SHM_RDONLY) == (char *)-1)
             break;
         *at = 1;
+    }
+}
+
+static void messages(void) {
+    static char much[1 << 20];
+    struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+    setrlimit(RLIMIT_MSGQUEUE, &none);
+    for (int n = 0; n < 1000; n++) {
+        struct mq_attr large = {.mq_maxmsg = n ? 100 : 60000, .mq_msgsize = n ? sizeof much : 1};
+        mqd_t queue = mq_open("/hog", O_CREAT | O_RDWR | O_NONBLOCK, 0600, &large);
+        mq_unlink("/hog");
+        if (queue < 0)
+            break;
+        while (mq_send(queue, much, n ? sizeof much : 1, n) == 0)
+            ;
     }
 }
 
@@ -259,7 +275,7 @@ static const struct {
 } HOGS[] = {{"memory", memory, 0},   {"memory", memory, 0},   {"reading", reading, 0}, {"page tables", tables, 0},
             {"shared", shared, 0},   {"files", files, 0},     {"pipes", pipes, 0},     {"areas", areas, 0},
             {"threads", threads, 0}, {"signals", signals, 0}, {"opened", opened, 0},   {"locked", locked, 0},
-            {"names", names, 0},     {"segment", segment, 0}, {"attachments", attachments, 0}, {"fork bomb", bomb, 1500}, {"memory", memory, 0}};
+            {"names", names, 0},     {"segment", segment, 0}, {"attachments", attachments, 0}, {"messages", messages, 0}, {"fork bomb", bomb, 1500}, {"memory", memory, 0}};
 
 static int wanted(const char *name, int count, char **given) {
     for (int n = 1; n < count; n++)

@@ -40,6 +40,7 @@ fn a_small_machine_survives_a_hog_of_each_kind() {
         "names",
         "segment",
         "attachments",
+        "messages",
         "fork bomb",
     ];
     let program = Compiled::fixed("mm_hogs");

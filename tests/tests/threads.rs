@@ -73,6 +73,11 @@ fn pairs_of_sockets() {
 }
 
 #[test]
+fn message_queues() {
+    same_as_on_linux("message_queues");
+}
+
+#[test]
 fn restartable_sequences() {
     same_as_on_linux("sequences");
 }

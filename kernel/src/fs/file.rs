@@ -22,6 +22,7 @@ use super::stream::{PollEvents, Stream};
 use super::tmpfs::usage::Usage;
 use super::{path, regular, tmpfs};
 use crate::errno::{Errno, Result};
+use crate::ipc::posix_queue::Queue;
 use crate::mm::frame;
 use crate::mm::page_cache::Mapping;
 use crate::mm::vma::MappedFile;
@@ -47,6 +48,21 @@ pub trait Positioned: Send + Sync {
     /// Takes bytes to `offset`; how many. `EINVAL` where nothing can be written.
     fn write_at(&self, _offset: u64, _src: &mut Src<'_>) -> Result<usize> {
         Err(Errno::EINVAL)
+    }
+
+    /// What would not block now. Never sleeps.
+    fn poll(&self) -> PollEvents {
+        PollEvents::READABLE | PollEvents::WRITABLE
+    }
+
+    /// Those who want to be told when that changes. As on Linux the files of /proc can be watched, although nothing ever happens.
+    fn poll_queue(&self) -> &PollQueue {
+        &poll::SHARED
+    }
+
+    /// The message queue, if it is one.
+    fn queue(&self) -> Option<&Arc<Queue>> {
+        None
     }
 }
 
@@ -195,6 +211,13 @@ impl File {
     pub fn stream(&self) -> Option<&dyn Stream> {
         match &self.opened {
             Opened::Stream(stream) => Some(&**stream),
+            _ => None,
+        }
+    }
+
+    pub fn positioned(&self) -> Option<&dyn Positioned> {
+        match &self.opened {
+            Opened::Positioned(contents) => Some(&**contents),
             _ => None,
         }
     }
@@ -431,6 +454,7 @@ impl File {
     pub fn poll(&self) -> PollEvents {
         match &self.opened {
             Opened::Stream(stream) => stream.poll_as(self.nonblock()),
+            Opened::Positioned(contents) => contents.poll(),
             Opened::Path => PollEvents::NVAL,
             _ => PollEvents::READABLE | PollEvents::WRITABLE,
         }
@@ -440,8 +464,7 @@ impl File {
     pub fn poll_queue(&self) -> Option<&PollQueue> {
         match &self.opened {
             Opened::Stream(stream) => stream.poll_queue(),
-            // As on Linux for the files of /proc, although nothing ever happens.
-            Opened::Positioned(_) => Some(&poll::SHARED),
+            Opened::Positioned(contents) => Some(contents.poll_queue()),
             Opened::Regular(..) | Opened::Directory | Opened::Path => None,
         }
     }
@@ -490,7 +513,7 @@ impl Drop for File {
         }
         let (queue, nested) = match &self.opened {
             Opened::Stream(stream) => (stream.poll_queue(), stream.epoll().is_some()),
-            Opened::Positioned(_) => (Some(&poll::SHARED), false),
+            Opened::Positioned(contents) => (Some(contents.poll_queue()), false),
             _ => (None, false),
         };
         self.epoll_items.close(queue, nested);

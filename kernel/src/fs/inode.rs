@@ -123,6 +123,7 @@ pub enum FileSystem {
     Socket,
     /// eventfd, memfd.
     Anonymous,
+    MessageQueues,
 }
 
 impl FileSystem {
@@ -137,6 +138,7 @@ impl FileSystem {
             FileSystem::Pipe => (0, 13),
             FileSystem::Socket => (0, 8),
             FileSystem::Anonymous => (0, 14),
+            FileSystem::MessageQueues => (0, 19),
         }
     }
 }

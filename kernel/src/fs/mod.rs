@@ -97,7 +97,7 @@ pub fn mount(reader: Box<dyn ext4_view::Ext4Read + Send>) -> Result {
 
 /// Whether the kernel's own memory lasts: user programs can ask for files, pipes and names without end, but must leave enough for
 /// what cannot fail. `ENOMEM`.
-fn check_memory() -> Result {
+pub fn check_memory() -> Result {
     if frame::free_frames() > frame::RESERVE / 2 {
         Ok(())
     } else {

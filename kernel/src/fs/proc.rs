@@ -20,7 +20,7 @@ use super::inode::{
 };
 use super::text::{Maker, Text};
 use crate::errno::{Errno, Result};
-use crate::ipc::settings::KERNEL;
+use crate::ipc::settings::{KERNEL, MESSAGE_QUEUES};
 use crate::sched::current;
 use crate::task::table;
 use process::ProcessDir;
@@ -120,6 +120,12 @@ fn sys(proc: InodeRef, ino: u64) -> Result<InodeRef> {
                 )?;
             }
             dir.add("random", random)?;
+        }
+        if *name == "fs" {
+            let ino = ino_below(ino, files.len() as u64);
+            let queues = Directory::new(FileSystem::Proc, ino, 0o555, dir.clone(), b"mqueue")?;
+            ipc::add_settings(&queues, ino, MESSAGE_QUEUES)?;
+            dir.add("mqueue", queues)?;
         }
         sys.add(name, dir)?;
     }

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use super::file::File;
 use super::lock::{self, Owner};
 use crate::errno::{Errno, Result};
+use crate::ipc::posix_queue;
 use crate::sync::{SpinLock, rank};
 
 /// Most descriptors of a process, whatever its limit: the reach of the bitmap.
@@ -162,6 +163,7 @@ impl FileTable {
 
     fn release_locks(&self, file: &File) {
         lock::closed_by_process(&file.inode, self.as_lock_owner());
+        posix_queue::closed_by_process(file);
     }
 
     /// Closes what was taken out, with the table's lock released.

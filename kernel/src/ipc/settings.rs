@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::posix_queue::{MOST_BYTES, MOST_MESSAGES};
 use super::table::PLACES;
 use crate::errno::{Errno, Result};
 
@@ -46,6 +47,23 @@ pub static SHMMAX: Setting = Setting::new(NO_LIMIT, 0, u64::MAX);
 pub static SHMALL: Setting = Setting::new(NO_LIMIT, 0, u64::MAX);
 /// Segments.
 pub static SHMMNI: Setting = Setting::new(4096, 0, PLACES as u64);
+
+/// POSIX message queues: how many, and how large, who is not root may make them.
+pub static QUEUES_MAX: Setting = Setting::new(256, 0, i32::MAX as u64);
+pub static MSG_MAX: Setting = Setting::new(10, 1, MOST_MESSAGES);
+pub static MSGSIZE_MAX: Setting = Setting::new(8192, 128, MOST_BYTES);
+/// How large they are if nobody says.
+pub static MSG_DEFAULT: Setting = Setting::new(10, 1, MOST_MESSAGES);
+pub static MSGSIZE_DEFAULT: Setting = Setting::new(8192, 128, MOST_BYTES);
+
+/// Names and numbers below /proc/sys/fs/mqueue.
+pub const MESSAGE_QUEUES: &[(&str, &Setting)] = &[
+    ("queues_max", &QUEUES_MAX),
+    ("msg_max", &MSG_MAX),
+    ("msgsize_max", &MSGSIZE_MAX),
+    ("msg_default", &MSG_DEFAULT),
+    ("msgsize_default", &MSGSIZE_DEFAULT),
+];
 
 /// Names and numbers below /proc/sys/kernel.
 pub const KERNEL: &[(&str, &Setting)] = &[

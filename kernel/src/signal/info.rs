@@ -11,6 +11,7 @@ pub mod code {
     #[cfg(test)]
     pub const SI_QUEUE: i32 = -1;
     pub const SI_TIMER: i32 = -2;
+    pub const SI_MESGQ: i32 = -3;
     pub const SI_SIGIO: i32 = -5;
     pub const SI_TKILL: i32 = -6;
     pub const SI_DETHREAD: i32 = -7;

@@ -17,7 +17,7 @@ use crate::sched::current;
 use crate::signal::SigSet;
 
 /// Gives a file the lowest free descriptor.
-fn install(file: Arc<File>, flags: u32) -> Result<usize> {
+pub(super) fn install(file: Arc<File>, flags: u32) -> Result<usize> {
     let close_on_exec = flags & abi::O_CLOEXEC != 0;
     current()
         .process

@@ -16,6 +16,7 @@ pub(crate) mod io;
 pub(crate) mod ioctl;
 pub(crate) mod lock;
 pub(crate) mod memory;
+pub(crate) mod message_queue;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
 pub(crate) mod prctl;
@@ -102,6 +103,13 @@ table! {
     __NR_shmat Plain shared_memory::sys_shmat;
     __NR_shmdt Plain shared_memory::sys_shmdt;
     __NR_shmctl Plain shared_memory::sys_shmctl;
+    // Message queues.
+    __NR_mq_open Plain message_queue::sys_mq_open;
+    __NR_mq_unlink Plain message_queue::sys_mq_unlink;
+    __NR_mq_timedsend Plain message_queue::sys_mq_timedsend;
+    __NR_mq_timedreceive Plain message_queue::sys_mq_timedreceive;
+    __NR_mq_notify Plain message_queue::sys_mq_notify;
+    __NR_mq_getsetattr Plain message_queue::sys_mq_getsetattr;
     // Signals.
     __NR_rt_sigaction Plain signal::sys_rt_sigaction;
     __NR_rt_sigprocmask Plain signal::sys_rt_sigprocmask;

@@ -194,6 +194,7 @@ fn magic(fs: FileSystem) -> u64 {
         FileSystem::Pipe => 0x5049_5045,
         FileSystem::Socket => 0x534f_434b,
         FileSystem::Anonymous => 0x0904_1934,
+        FileSystem::MessageQueues => 0x1980_0202,
     }
 }
 

@@ -178,8 +178,8 @@ pub struct Process {
     pub adopts: AtomicBool,
     /// An ancestor does, or did.
     below_adopter: AtomicBool,
-    /// It has called exec since it was made.
-    has_exec: AtomicBool,
+    /// How often it has called exec since it was made.
+    programs: AtomicU32,
     pub dumpable: AtomicBool,
     pub keep_caps: AtomicBool,
     /// Registered uses of membarrier(2), bits of its commands.
@@ -344,7 +344,7 @@ impl Process {
             parent_death_signal: AtomicU32::new(0),
             adopts: AtomicBool::new(false),
             below_adopter: AtomicBool::new(false),
-            has_exec: AtomicBool::new(false),
+            programs: AtomicU32::new(0),
             dumpable: AtomicBool::new(true),
             keep_caps: AtomicBool::new(false),
             barriers: AtomicU32::new(0),
@@ -470,11 +470,16 @@ impl Process {
     }
 
     pub fn has_exec(&self) -> bool {
-        self.has_exec.load(Ordering::Relaxed)
+        self.programs() > 0
+    }
+
+    /// How often the process has called exec.
+    pub fn programs(&self) -> u32 {
+        self.programs.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_has_exec(&self) {
-        self.has_exec.store(true, Ordering::Relaxed);
+        self.programs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The thread of the parent whose child the process is (`__WNOTHREAD`).

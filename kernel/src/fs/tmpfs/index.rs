@@ -57,10 +57,10 @@ pub struct Index<T> {
 
 impl<T: Clone + 'static> Index<T> {
     /// `first`: the position of the first entry.
-    pub fn new(first: u64) -> Index<T> {
+    pub const fn new(first: u64) -> Index<T> {
         Index {
-            names: RBTree::new(ByName::new()),
-            positions: RBTree::new(ByPosition::new()),
+            names: RBTree::new(ByName::NEW),
+            positions: RBTree::new(ByPosition::NEW),
             next: first,
         }
     }
