@@ -26,9 +26,12 @@ pub struct IoVec {
 /// A cursor over pieces of user memory.
 #[derive(Clone)]
 pub struct UserPieces<'a> {
-    pieces: &'a [IoVec],
-    /// Bytes of the first piece that are done.
-    skipped: usize,
+    /// What is left of the piece in turn.
+    addr: usize,
+    here: usize,
+    /// The pieces behind it.
+    rest: &'a [IoVec],
+    /// Bytes of all together.
     left: usize,
 }
 
@@ -38,28 +41,44 @@ impl<'a> UserPieces<'a> {
             .iter()
             .fold(0usize, |sum, piece| sum.saturating_add(piece.len));
         UserPieces {
-            pieces,
-            skipped: 0,
+            addr: 0,
+            here: 0,
+            rest: pieces,
             left: total.min(MAX_RW_COUNT),
         }
     }
 
-    /// The next contiguous piece: address and length, at most `max` bytes. `None` at the end.
-    fn piece(&mut self, max: usize) -> Option<(usize, usize)> {
-        while let Some(first) = self.pieces.first() {
-            if self.skipped < first.len {
-                let len = (first.len - self.skipped).min(self.left).min(max);
-                return (len > 0).then_some((first.base.wrapping_add(self.skipped), len));
-            }
-            self.pieces = &self.pieces[1..];
-            self.skipped = 0;
+    fn one(addr: usize, len: usize) -> Self {
+        UserPieces {
+            addr,
+            here: len,
+            rest: &[],
+            left: len.min(MAX_RW_COUNT),
         }
-        None
     }
 
+    /// The next contiguous piece: address and length, at most `max` bytes. `None` at the end.
+    #[inline]
+    fn piece(&mut self, max: usize) -> Option<(usize, usize)> {
+        while self.here == 0 {
+            let (next, rest) = self.rest.split_first()?;
+            (self.addr, self.here, self.rest) = (next.base, next.len, rest);
+        }
+        let len = self.here.min(self.left).min(max);
+        (len > 0).then_some((self.addr, len))
+    }
+
+    #[inline]
     fn advance(&mut self, bytes: usize) {
-        self.skipped += bytes;
+        self.addr = self.addr.wrapping_add(bytes);
+        self.here -= bytes;
         self.left -= bytes;
+    }
+
+    /// Whether the next `bytes` lie in the piece in turn, as they mostly do.
+    #[inline]
+    fn has_together(&self, bytes: usize) -> bool {
+        bytes <= self.here && bytes <= self.left
     }
 
     /// Moves up to `max` bytes: `copy` gets the address, how many bytes are done and how many are asked for, and answers how many it
@@ -74,7 +93,7 @@ impl<'a> UserPieces<'a> {
             let copied = copy(addr, done, len);
             self.advance(copied);
             done += copied;
-            if copied < len {
+            if copied < len || done == max {
                 break;
             }
         }
@@ -92,6 +111,12 @@ pub enum Dst<'a> {
 impl<'a> Dst<'a> {
     pub fn user(pieces: &'a [IoVec]) -> Self {
         Dst::User(UserPieces::new(pieces))
+    }
+
+    /// One piece of user memory.
+    #[inline]
+    pub fn buffer(addr: usize, len: usize) -> Self {
+        Dst::User(UserPieces::one(addr, len))
     }
 
     /// Bytes that still fit.
@@ -114,7 +139,19 @@ impl<'a> Dst<'a> {
     }
 
     /// Copies `bytes` as far as they fit; how many were copied. Fewer than that means that user memory could not be written.
+    #[inline(always)]
     pub fn put(&mut self, bytes: &[u8]) -> usize {
+        if let Dst::User(pieces) = self
+            && pieces.has_together(bytes.len())
+        {
+            let copied = uaccess::write_bytes_partly(pieces.addr, bytes);
+            pieces.advance(copied);
+            return copied;
+        }
+        self.put_pieces(bytes)
+    }
+
+    fn put_pieces(&mut self, bytes: &[u8]) -> usize {
         match self {
             Dst::User(pieces) => pieces.transfer(bytes.len(), |addr, done, len| {
                 uaccess::write_bytes_partly(addr, &bytes[done..done + len])
@@ -186,6 +223,12 @@ impl<'a> Src<'a> {
         Src::User(UserPieces::new(pieces))
     }
 
+    /// One piece of user memory.
+    #[inline]
+    pub fn buffer(addr: usize, len: usize) -> Self {
+        Src::User(UserPieces::one(addr, len))
+    }
+
     /// Bytes that are still there.
     pub fn left(&self) -> usize {
         match self {
@@ -203,7 +246,19 @@ impl<'a> Src<'a> {
     }
 
     /// Fills `buf` as far as bytes are left; how many were copied. Fewer than that means that user memory could not be read.
+    #[inline(always)]
     pub fn take(&mut self, buf: &mut [u8]) -> usize {
+        if let Src::User(pieces) = self
+            && pieces.has_together(buf.len())
+        {
+            let copied = uaccess::read_bytes_partly(pieces.addr, buf);
+            pieces.advance(copied);
+            return copied;
+        }
+        self.take_pieces(buf)
+    }
+
+    fn take_pieces(&mut self, buf: &mut [u8]) -> usize {
         match self {
             Src::User(pieces) => pieces.transfer(buf.len(), |addr, done, len| {
                 uaccess::read_bytes_partly(addr, &mut buf[done..done + len])

@@ -186,9 +186,9 @@ impl Pipe {
             let (step, was_full) = self.try_read(dst);
             match step {
                 Step::Moved(done) => {
-                    self.writers.wake_all();
+                    self.writers.wake_all_of_lock();
                     if was_full {
-                        self.watchers.tell(PollEvents::WRITABLE);
+                        self.watchers.tell_of_lock(PollEvents::WRITABLE);
                     }
                     return Ok(done);
                 }
@@ -214,19 +214,19 @@ impl Pipe {
             };
             return (step, was_full);
         }
-        let _no_fault = matches!(dst, Dst::User(_)).then(NoFault::new);
-        let mut done = 0;
-        while dst.left() > 0 && !state.ring.is_empty() {
+        let _no_fault = NoFault::new();
+        let (mut done, wanted) = (0, dst.left().min(state.ring.len()));
+        while done < wanted {
             let bytes = state.ring.readable();
-            let asked = bytes.len().min(dst.left());
+            let asked = bytes.len().min(wanted - done);
             let copied = dst.put(&bytes[..asked]);
             state.ring.consume(copied);
-            state.drained += 1;
             done += copied;
             if copied < asked {
                 break;
             }
         }
+        state.drained += 1;
         let step = match done {
             0 => Step::Missing(0),
             done => Step::Moved(done),
@@ -255,8 +255,8 @@ impl Pipe {
     fn step_of_write(&self, src: &mut Src<'_>, room: usize, nonblock: bool) -> Result<usize> {
         match self.try_write(src, room)? {
             Step::Moved(moved) => {
-                self.readers.wake_all();
-                self.watchers.tell(PollEvents::READABLE);
+                self.readers.wake_all_of_lock();
+                self.watchers.tell_of_lock(PollEvents::READABLE);
                 return Ok(moved);
             }
             Step::Missing(ahead) => {
@@ -292,7 +292,7 @@ impl Pipe {
         if wanted < at_least {
             return Ok(Step::Blocked(state.drained));
         }
-        let _no_fault = matches!(src, Src::User(_)).then(NoFault::new);
+        let _no_fault = NoFault::new();
         let mut attempt = src.clone();
         let mut filled = 0;
         while filled < wanted {
@@ -308,7 +308,7 @@ impl Pipe {
             return Ok(Step::Missing(filled));
         }
         state.ring.commit(filled);
-        src.skip(filled);
+        *src = attempt;
         Ok(Step::Moved(filled))
     }
 

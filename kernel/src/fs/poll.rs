@@ -83,6 +83,14 @@ impl PollQueue {
         epoll::tell_outer();
     }
 
+    /// The same for whoever has changed the file under a lock under which all watchers look at it, and has released that since.
+    #[inline]
+    pub fn tell_of_lock(&self, events: PollEvents) {
+        if !self.is_empty() {
+            self.tell(events);
+        }
+    }
+
     /// As [`PollQueue::tell`], but those who watch epoll instances that became ready are still to be told.
     pub(super) fn tell_watchers(&self, events: PollEvents) {
         let watchers = self.watchers.lock();

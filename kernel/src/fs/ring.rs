@@ -1,6 +1,6 @@
 //! A queue of bytes in pages: a pipe's contents.
 //!
-//! Pages are taken when bytes come and given back as they are read. All pipes together may hold a quarter of the memory; beyond that a
+//! Pages are taken when bytes come and given back as they are read, but for one that stays for the next bytes. All pipes together may hold a quarter of the memory; beyond that a
 //! queue takes more only while it is empty, so that every pipe can still move something.
 
 use alloc::collections::VecDeque;
@@ -116,17 +116,16 @@ impl Ring {
         debug_assert!(bytes <= self.len);
         self.len -= bytes;
         self.first += bytes;
-        let done = if self.len == 0 {
-            self.pages.len()
-        } else {
-            self.first / PAGE_SIZE
-        };
-        self.pages.drain(..done);
-        self.first = if self.len == 0 {
-            0
-        } else {
-            self.first % PAGE_SIZE
-        };
+        if self.len == 0 {
+            self.first = 0;
+            // Mostly there is but one.
+            if self.pages.len() > 1 {
+                self.pages.truncate(1);
+            }
+        } else if self.first >= PAGE_SIZE {
+            self.pages.drain(..self.first / PAGE_SIZE);
+            self.first %= PAGE_SIZE;
+        }
     }
 
     /// Reserved memory `ahead` bytes behind the newest byte, at most `max` bytes of it that lie together.

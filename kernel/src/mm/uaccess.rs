@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
+use core::sync::atomic::Ordering;
 
 use super::addr::PAGE_SIZE;
 use crate::arch;
@@ -148,11 +149,19 @@ pub struct NoFault(());
 
 impl NoFault {
     pub fn new() -> NoFault {
-        current()
-            .pagefault_disabled
-            .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        count_no_fault(1);
         NoFault(())
     }
+}
+
+/// Only the thread itself changes the count, so that takes no locked instruction.
+#[inline]
+fn count_no_fault(change: i32) {
+    let thread = current();
+    let count = thread.pagefault_disabled.load(Ordering::Relaxed);
+    thread
+        .pagefault_disabled
+        .store(count.wrapping_add_signed(change), Ordering::Relaxed);
 }
 
 impl Default for NoFault {
@@ -163,9 +172,7 @@ impl Default for NoFault {
 
 impl Drop for NoFault {
     fn drop(&mut self) {
-        current()
-            .pagefault_disabled
-            .fetch_sub(1, core::sync::atomic::Ordering::Relaxed);
+        count_no_fault(-1);
     }
 }
 

@@ -76,12 +76,15 @@ intrusive_adapter!(WaiterAdapter = UnsafeRef<Waiter>: Waiter { link => LinkedLis
 /// Threads that wait for one thing.
 pub struct WaitQueue {
     waiters: IrqLock<LinkedList<WaiterAdapter>>,
+    /// Whether there are any; changed under the lock.
+    waited_for: AtomicBool,
 }
 
 impl WaitQueue {
     pub const fn new() -> WaitQueue {
         WaitQueue {
             waiters: IrqLock::new(rank::WAIT_QUEUE, LinkedList::new(WaiterAdapter::NEW)),
+            waited_for: AtomicBool::new(false),
         }
     }
 
@@ -161,6 +164,16 @@ impl WaitQueue {
             waiter.woken.store(true, Ordering::Relaxed);
             super::wake(&waiter.thread);
         }
+        self.waited_for.store(false, Ordering::Relaxed);
+    }
+
+    /// The same for whoever has made the condition true under a lock under which all waiters look at it, and has released that since:
+    /// a waiter that has looked before is seen without a look at the queue.
+    #[inline]
+    pub fn wake_all_of_lock(&self) {
+        if self.waited_for.load(Ordering::Relaxed) {
+            self.wake_all();
+        }
     }
 
     /// Wakes the waiter that has waited longest.
@@ -205,6 +218,7 @@ impl<'a> Queued<'a> {
             self.waiter.woken.store(false, Ordering::Relaxed);
             // SAFETY: the waiter outlives `self`, whose drop takes it out of the list under the same lock.
             waiters.push_back(unsafe { UnsafeRef::from_raw(self.waiter) });
+            self.queue.waited_for.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -7,23 +7,18 @@ use linux_raw_sys::general as abi;
 use super::args::{Args, file, offset, read_iovecs, usable_file};
 use crate::errno::{Errno, Result};
 use crate::fs::File;
-use crate::fs::io::{Dst, IoVec, MAX_RW_COUNT, Src};
+use crate::fs::io::{Dst, MAX_RW_COUNT, Src};
 use crate::fs::null;
 use crate::mm::uaccess::UserPtr;
 
-/// The pieces of a plain buffer.
-fn piece(base: usize, len: usize) -> [IoVec; 1] {
-    [IoVec { base, len }]
-}
-
 /// read(2).
 pub fn sys_read(&[fd, addr, len, ..]: &Args) -> Result<usize> {
-    usable_file(fd)?.read(&mut Dst::user(&piece(addr, len)))
+    usable_file(fd)?.read(&mut Dst::buffer(addr, len))
 }
 
 /// write(2).
 pub fn sys_write(&[fd, addr, len, ..]: &Args) -> Result<usize> {
-    usable_file(fd)?.write(&mut Src::user(&piece(addr, len)))
+    usable_file(fd)?.write(&mut Src::buffer(addr, len))
 }
 
 /// readv(2).
@@ -41,13 +36,13 @@ pub fn sys_writev(&[fd, vector, count, ..]: &Args) -> Result<usize> {
 /// pread64(2).
 pub fn sys_pread64(&[fd, addr, len, at, ..]: &Args) -> Result<usize> {
     let at = offset(at)?;
-    usable_file(fd)?.read_at(at, &mut Dst::user(&piece(addr, len)))
+    usable_file(fd)?.read_at(at, &mut Dst::buffer(addr, len))
 }
 
 /// pwrite64(2).
 pub fn sys_pwrite64(&[fd, addr, len, at, ..]: &Args) -> Result<usize> {
     let at = offset(at)?;
-    usable_file(fd)?.write_at(at, &mut Src::user(&piece(addr, len)))
+    usable_file(fd)?.write_at(at, &mut Src::buffer(addr, len))
 }
 
 /// preadv(2).
@@ -220,5 +215,5 @@ pub fn sys_getrandom(&[addr, len, flags, ..]: &Args) -> Result<usize> {
     if flags as u32 & !known != 0 || flags as u32 & both == both {
         return Err(Errno::EINVAL);
     }
-    null::random(&mut Dst::user(&piece(addr, len)))
+    null::random(&mut Dst::buffer(addr, len))
 }
