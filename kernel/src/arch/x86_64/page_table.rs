@@ -7,6 +7,7 @@
 //! ignores. So a table that becomes empty goes at once, up to the root, and nothing has to be searched when an address space ends.
 //! What is empty is all zeros: tables and roots are kept apart when they are free, and need not be cleared to be used again.
 
+use core::cell::Cell;
 use core::ops::ControlFlow;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -178,7 +179,17 @@ pub struct PageTable {
     used: u32,
     /// Frames of all tables, the root among them.
     frames: u64,
+    /// The way that was gone last, to the lowest table of these addresses (divided by what such a table maps), as long as it is there:
+    /// faults mostly come where others were, and look several times.
+    recent: Cell<usize>,
+    recent_path: Cell<Path>,
 }
+
+/// No addresses.
+const NOWHERE: usize = usize::MAX;
+
+/// Bits of an address within what a lowest table maps.
+const TABLE_SHIFT: usize = PAGE_SHIFT + 9;
 
 /// The entries on the way from the root to the lowest table of an address.
 type Path = [&'static AtomicU64; 3];
@@ -203,12 +214,31 @@ impl PageTable {
             root,
             used: 0,
             frames: 1,
+            recent: Cell::new(NOWHERE),
+            recent_path: Cell::new([&entries(root)[0]; 3]),
         })
     }
 
     /// The way to the lowest table of `address`, if it is there.
     #[inline]
     fn path(&self, address: usize) -> Option<Path> {
+        if self.recent.get() == address >> TABLE_SHIFT {
+            return Some(self.recent_path.get());
+        }
+        self.walk_down(address)
+    }
+
+    /// The last step of that way.
+    #[inline]
+    fn low(&self, address: usize) -> Option<&'static AtomicU64> {
+        if self.recent.get() == address >> TABLE_SHIFT {
+            return Some(self.recent_path.get()[2]);
+        }
+        self.walk_down(address).map(|[.., low]| low)
+    }
+
+    #[cold]
+    fn walk_down(&self, address: usize) -> Option<Path> {
         let top = &entries(self.root)[index(address, 3)];
         let value = top.load(Ordering::Relaxed);
         if value == 0 {
@@ -220,7 +250,12 @@ impl PageTable {
             return None;
         }
         let low = &entries(frame_in(value))[index(address, 1)];
-        (low.load(Ordering::Relaxed) != 0).then_some([top, middle, low])
+        if low.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.recent.set(address >> TABLE_SHIFT);
+        self.recent_path.set([top, middle, low]);
+        Some([top, middle, low])
     }
 
     /// The first lowest table that maps something of a range: the address where it or the range begins, and the way to it.
@@ -271,13 +306,14 @@ impl PageTable {
 
     /// The same, with tables made where they are missing: the caller puts an entry into the lowest one.
     #[inline]
-    fn path_or_new(&mut self, address: usize) -> Result<Path, OutOfMemory> {
-        match self.path(address) {
-            Some(path) => Ok(path),
-            None => self.new_path(address),
+    fn low_or_new(&mut self, address: usize) -> Result<&'static AtomicU64, OutOfMemory> {
+        match self.low(address) {
+            Some(low) => Ok(low),
+            None => self.new_path(address).map(|[.., low]| low),
         }
     }
 
+    #[cold]
     fn new_path(&mut self, address: usize) -> Result<Path, OutOfMemory> {
         let mut path = [&entries(self.root)[index(address, 3)]; 3];
         for depth in 0..3 {
@@ -311,6 +347,7 @@ impl PageTable {
                 break;
             }
             path[depth].store(0, Ordering::Relaxed);
+            self.recent.set(NOWHERE);
             self.frames -= 1;
             match depth {
                 0 => self.used -= 1,
@@ -330,7 +367,7 @@ impl PageTable {
     /// The place of an address's lowest-level entry, if there is a table for it.
     #[inline]
     fn slot(&self, address: VirtAddr) -> Option<&'static AtomicU64> {
-        let [.., low] = self.path(address.get())?;
+        let low = self.low(address.get())?;
         Some(&entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)])
     }
 
@@ -376,7 +413,7 @@ impl PageTable {
 
     #[inline]
     fn fill(&mut self, address: VirtAddr, value: u64) -> Result<(), OutOfMemory> {
-        let [.., low] = self.path_or_new(address.get())?;
+        let low = self.low_or_new(address.get())?;
         let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)];
         match at.load(Ordering::Relaxed) {
             0 => {
@@ -397,7 +434,7 @@ impl PageTable {
 
     pub fn mark_missing(&mut self, start: VirtAddr, end: VirtAddr) -> Result<(), OutOfMemory> {
         for page in (start.get()..end.get()).step_by(PAGE_SIZE) {
-            let [.., low] = self.path_or_new(page)?;
+            let low = self.low_or_new(page)?;
             let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(page, 0)];
             if at.load(Ordering::Relaxed) == 0 {
                 at.store(MARKER, Ordering::Relaxed);
@@ -632,7 +669,7 @@ impl PageTable {
             let (_, table) = match lowest {
                 Some(known) => known,
                 None => {
-                    let [.., low] = child.path_or_new(page)?;
+                    let low = child.low_or_new(page)?;
                     let table = entries(frame_in(low.load(Ordering::Relaxed)));
                     *lowest.insert((low, table))
                 }

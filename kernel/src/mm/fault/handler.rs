@@ -115,6 +115,9 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
     let write = flags.contains(FaultFlags::WRITE);
     let mut table = mm.page_table.lock();
     let Some(pte) = table.get(page) else {
+        if !write && vma.source.is_none() && !vma.flags.contains(VmFlags::UFFD_MISSING) {
+            return map_zero_page(&mut table, vma, page);
+        }
         drop(table);
         if vma.flags.contains(VmFlags::UFFD_MISSING) && userfault::catches_missing(vma, page) {
             return Step::Asked(Reason::Missing);
@@ -205,11 +208,16 @@ fn anonymous_fault(mm: &Mm, vma: &Vma, page: VirtAddr, write: bool) -> Step {
             Err(oom) => oom.into(),
         };
     }
-    let flags = (vma.pte_flags() - PteFlags::WRITE) | PteFlags::ACCESSED | PteFlags::SPECIAL;
     let mut table = mm.page_table.lock();
     if table.get(page).is_some() {
         return Step::Done;
     }
+    map_zero_page(&mut table, vma, page)
+}
+
+/// Lets an empty entry show the shared page of zeros.
+fn map_zero_page(table: &mut PageTable, vma: &Vma, page: VirtAddr) -> Step {
+    let flags = (vma.pte_flags() - PteFlags::WRITE) | PteFlags::ACCESSED | PteFlags::SPECIAL;
     match table.map_special(page, zero_page(), flags) {
         Ok(()) => Step::Done,
         Err(oom) => oom.into(),

@@ -102,11 +102,17 @@ fn resolve(
 
 /// User-mode waits end for any signal, kernel-mode ones only for a fatal one: as [`fault_signal_pending`] will look at it.
 fn first_flags(access: Access, user: bool) -> FaultFlags {
-    let mut flags = FaultFlags::ALLOW_RETRY | FaultFlags::KILLABLE;
-    flags.set(FaultFlags::USER | FaultFlags::INTERRUPTIBLE, user);
-    flags.set(FaultFlags::WRITE, access == Access::Write);
-    flags.set(FaultFlags::INSTRUCTION, access == Access::Execute);
-    flags
+    let always = FaultFlags::ALLOW_RETRY | FaultFlags::KILLABLE;
+    let who = match user {
+        true => FaultFlags::USER | FaultFlags::INTERRUPTIBLE,
+        false => FaultFlags::empty(),
+    };
+    let what = match access {
+        Access::Read => FaultFlags::empty(),
+        Access::Write => FaultFlags::WRITE,
+        Access::Execute => FaultFlags::INSTRUCTION,
+    };
+    always | who | what
 }
 
 /// The area for an access, with `mmap_lock` held for reading; grows a stack that the address is below.
