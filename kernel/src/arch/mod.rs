@@ -63,12 +63,12 @@ pub use imp::{current, enter_user, set_current, switch};
 ///
 /// `fn new() -> Result<Self, OutOfMemory>`
 /// · `fn get(&self, VirtAddr) -> Option<Pte>`: the translation of the page holding the address
-/// · `fn map(&mut self, VirtAddr, Frame, PteFlags) -> Result<(), (OutOfMemory, Frame)>`: fills an empty entry
-/// · `fn map_special(&mut self, VirtAddr, FrameNumber, PteFlags) -> Result<(), OutOfMemory>`: the same for a frame that
+/// · `fn map(&mut self, VirtAddr, Frame, PteFlags) -> Result<(), (NotMapped, Frame)>`: fills an entry, if it is empty
+/// · `fn map_special(&mut self, VirtAddr, FrameNumber, PteFlags) -> Result<(), NotMapped>`: the same for a frame that
 /// the table shall not own (the zero page)
-/// · `fn replace(&mut self, VirtAddr, Frame, PteFlags) -> (Option<Frame>, TlbFlush)`: exchanges a present entry, the frame that was
-/// owned comes back
-/// · `fn set_flags(&mut self, VirtAddr, PteFlags) -> TlbFlush`: changes a present entry's permissions
+/// · `fn entry(&mut self, VirtAddr) -> Option<Entry<'_>>`: the present entry of the page holding the address, to be changed:
+/// `fn pte(&self) -> Pte`, `fn set_flags(self, PteFlags) -> TlbFlush` (its permissions), `fn replace(self, Frame, PteFlags) ->
+/// (Option<Frame>, TlbFlush)` (the frame that was owned comes back)
 /// · `fn unmap_range(&mut self, start, end, &mut impl FnMut(VirtAddr, Pte, Option<Frame>))`, flushes what it removed before the
 /// frames are handed to the closure; cost proportional to what is mapped and to the tables
 /// · `fn unmap_range_if(&mut self, start, end, &mut impl FnMut(Pte) -> bool, &mut impl FnMut(..))`: the same for entries that a closure wants
@@ -93,7 +93,7 @@ pub use imp::{current, enter_user, set_current, switch};
 ///
 /// `TlbFlush` is a stale translation that must be dropped: `fn flush(self)` now, or `fn leave_to_faults(self)` where only permissions were
 /// added. Forgetting it is a compile warning.
-pub use imp::PageTable;
+pub use imp::{Entry, PageTable};
 
 /// The first address that is not a user address: 2^47 - 4096.
 pub use imp::USER_END;

@@ -3,6 +3,7 @@
 use bitflags::bitflags;
 
 use super::frame::FrameNumber;
+use crate::errno::OutOfMemory;
 
 bitflags! {
     /// Permissions and state of a present page-table entry.
@@ -28,6 +29,20 @@ impl PteFlags {
     /// The same, write-protected for userfaultfd.
     pub fn write_protected(self) -> PteFlags {
         (self - PteFlags::WRITE) | PteFlags::UFFD_WP
+    }
+}
+
+/// Why an entry was not filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotMapped {
+    /// Somebody else has filled it.
+    Occupied,
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for NotMapped {
+    fn from(_: OutOfMemory) -> NotMapped {
+        NotMapped::OutOfMemory
     }
 }
 

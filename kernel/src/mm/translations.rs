@@ -91,13 +91,13 @@ impl Translations {
     /// that was used is marked as unused.
     pub(super) fn evict(&self, page: VirtAddr, frame: FrameNumber) -> bool {
         let mut table = self.page_table.lock();
-        let Some(pte) = table.get(page).filter(|pte| pte.frame == frame) else {
+        let entry = table.entry(page);
+        let Some(entry) = entry.filter(|entry| entry.pte().frame == frame) else {
             return true;
         };
-        if pte.flags.contains(PteFlags::ACCESSED) {
-            table
-                .set_flags(page, pte.flags - PteFlags::ACCESSED)
-                .flush();
+        let flags = entry.pte().flags;
+        if flags.contains(PteFlags::ACCESSED) {
+            entry.set_flags(flags - PteFlags::ACCESSED).flush();
             return false;
         }
         drop(table);

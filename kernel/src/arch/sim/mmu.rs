@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use crate::errno::OutOfMemory;
 use crate::mm::VirtAddr;
 use crate::mm::frame::{Frame, FrameNumber};
-use crate::mm::pte::{Pte, PteFlags};
+use crate::mm::pte::{NotMapped, Pte, PteFlags};
 
 type Entries = Arc<Mutex<BTreeMap<usize, Pte>>>;
 
@@ -47,6 +47,37 @@ impl TlbFlush {
     pub fn leave_to_faults(self) {}
 }
 
+/// A present entry.
+pub struct Entry<'table> {
+    pte: Pte,
+    address: VirtAddr,
+    table: &'table mut PageTable,
+}
+
+impl Entry<'_> {
+    pub fn pte(&self) -> Pte {
+        self.pte
+    }
+
+    pub fn set_flags(self, flags: PteFlags) -> TlbFlush {
+        let pte = Pte {
+            flags: flags | (self.pte.flags & PteFlags::SPECIAL),
+            ..self.pte
+        };
+        lock(&self.table.entries).insert(key(self.address), pte);
+        TlbFlush(key(self.address))
+    }
+
+    pub fn replace(self, frame: Frame, flags: PteFlags) -> (Option<Frame>, TlbFlush) {
+        let pte = Pte {
+            frame: frame.into_raw(),
+            flags: flags - PteFlags::SPECIAL,
+        };
+        lock(&self.table.entries).insert(key(self.address), pte);
+        (owned(self.pte), TlbFlush(key(self.address)))
+    }
+}
+
 fn key(address: VirtAddr) -> usize {
     address.page().get()
 }
@@ -79,14 +110,16 @@ impl PageTable {
         address: VirtAddr,
         frame: Frame,
         flags: PteFlags,
-    ) -> Result<(), (OutOfMemory, Frame)> {
+    ) -> Result<(), (NotMapped, Frame)> {
+        if self.get(address).is_some() {
+            return Err((NotMapped::Occupied, frame));
+        }
         let flags = self.taking_the_mark(address, flags);
         let pte = Pte {
             frame: frame.into_raw(),
             flags: flags - PteFlags::SPECIAL,
         };
-        let before = lock(&self.entries).insert(key(address), pte);
-        assert!(before.is_none(), "{address:?} was mapped already");
+        lock(&self.entries).insert(key(address), pte);
         Ok(())
     }
 
@@ -121,34 +154,22 @@ impl PageTable {
         address: VirtAddr,
         frame: FrameNumber,
         flags: PteFlags,
-    ) -> Result<(), OutOfMemory> {
+    ) -> Result<(), NotMapped> {
+        if self.get(address).is_some() {
+            return Err(NotMapped::Occupied);
+        }
         let flags = self.taking_the_mark(address, flags) | PteFlags::SPECIAL;
-        let before = lock(&self.entries).insert(key(address), Pte { frame, flags });
-        assert!(before.is_none(), "{address:?} was mapped already");
+        lock(&self.entries).insert(key(address), Pte { frame, flags });
         Ok(())
     }
 
-    pub fn replace(
-        &mut self,
-        address: VirtAddr,
-        frame: Frame,
-        flags: PteFlags,
-    ) -> (Option<Frame>, TlbFlush) {
-        let pte = Pte {
-            frame: frame.into_raw(),
-            flags: flags - PteFlags::SPECIAL,
-        };
-        let before = lock(&self.entries)
-            .insert(key(address), pte)
-            .expect("a present entry");
-        (owned(before), TlbFlush(key(address)))
-    }
-
-    pub fn set_flags(&mut self, address: VirtAddr, flags: PteFlags) -> TlbFlush {
-        let mut entries = lock(&self.entries);
-        let pte = entries.get_mut(&key(address)).expect("a present entry");
-        pte.flags = flags | (pte.flags & PteFlags::SPECIAL);
-        TlbFlush(key(address))
+    pub fn entry(&mut self, address: VirtAddr) -> Option<Entry<'_>> {
+        let pte = self.get(address)?;
+        Some(Entry {
+            pte,
+            address,
+            table: self,
+        })
     }
 
     pub fn unmap_range(

@@ -17,7 +17,7 @@ mod uaccess;
 pub mod vdso;
 
 pub use frames::{copy_frame, frame_ptr, zero_frame};
-pub use mmu::{PageTable, TlbFlush};
+pub use mmu::{Entry, PageTable};
 pub use regs::{PtRegs, TrapInfo};
 pub use sigframe::{BadFrame, RestoredFrame, min_frame_size, restore_frame, setup_frame};
 pub use switch::{ThreadState, current, enter_user, set_current, switch};

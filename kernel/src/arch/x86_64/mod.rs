@@ -34,7 +34,7 @@ pub mod vdso;
 pub use kernel_pages::{
     copy_frame, frame_ptr, map_device, map_kernel_page, unmap_kernel_page, zero_frame,
 };
-pub use page_table::PageTable;
+pub use page_table::{Entry, PageTable};
 pub use percpu::{current, set_current};
 pub use regs::PtRegs;
 pub use sigframe::{RestoredFrame, min_frame_size, restore_frame, setup_frame};

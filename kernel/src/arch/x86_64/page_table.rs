@@ -8,6 +8,7 @@
 //! What is empty is all zeros: tables and roots are kept apart when they are free, and need not be cleared to be used again.
 
 use core::cell::Cell;
+use core::marker::PhantomData;
 use core::ops::ControlFlow;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,7 @@ use super::kernel_pages::{self, ENTRIES, KERNEL_HALF, entry, frame_in, index};
 use super::percpu;
 use crate::errno::OutOfMemory;
 use crate::mm::frame::{Frame, FrameKind, FrameNumber, Purpose, Shelf};
-use crate::mm::pte::{Pte, PteFlags};
+use crate::mm::pte::{NotMapped, Pte, PteFlags};
 use crate::mm::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 
 /// Bits of an entry. 9 to 11 are free for software everywhere, 52 to 61 in entries of tables.
@@ -110,6 +111,34 @@ impl Stale {
         } else {
             self.pages.iter().for_each(|&page| TlbFlush(page).flush());
         }
+    }
+}
+
+/// A present entry, found once and then changed.
+pub struct Entry<'table> {
+    at: &'static AtomicU64,
+    address: VirtAddr,
+    table: PhantomData<&'table mut PageTable>,
+}
+
+impl Entry<'_> {
+    #[inline]
+    pub fn pte(&self) -> Pte {
+        from_hardware(self.at.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub fn set_flags(self, flags: PteFlags) -> TlbFlush {
+        let value = self.at.load(Ordering::Relaxed);
+        self.at.store(with_flags(value, flags), Ordering::Relaxed);
+        TlbFlush(self.address.get())
+    }
+
+    #[inline]
+    pub fn replace(self, frame: Frame, flags: PteFlags) -> (Option<Frame>, TlbFlush) {
+        let value = to_hardware(frame.into_raw(), flags - PteFlags::SPECIAL);
+        let before = self.at.swap(value, Ordering::Relaxed);
+        (owned(before), TlbFlush(self.address.get()))
     }
 }
 
@@ -390,14 +419,14 @@ impl PageTable {
         address: VirtAddr,
         frame: Frame,
         flags: PteFlags,
-    ) -> Result<(), (OutOfMemory, Frame)> {
+    ) -> Result<(), (NotMapped, Frame)> {
         let value = to_hardware(frame.number(), flags - PteFlags::SPECIAL);
         match self.fill(address, value) {
             Ok(()) => {
                 let _ = frame.into_raw();
                 Ok(())
             }
-            Err(oom) => Err((oom, frame)),
+            Err(why) => Err((why, frame)),
         }
     }
 
@@ -407,12 +436,12 @@ impl PageTable {
         address: VirtAddr,
         frame: FrameNumber,
         flags: PteFlags,
-    ) -> Result<(), OutOfMemory> {
+    ) -> Result<(), NotMapped> {
         self.fill(address, to_hardware(frame, flags | PteFlags::SPECIAL))
     }
 
     #[inline]
-    fn fill(&mut self, address: VirtAddr, value: u64) -> Result<(), OutOfMemory> {
+    fn fill(&mut self, address: VirtAddr, value: u64) -> Result<(), NotMapped> {
         let low = self.low_or_new(address.get())?;
         let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)];
         match at.load(Ordering::Relaxed) {
@@ -421,7 +450,7 @@ impl PageTable {
                 count_up(low, 1);
             }
             MARKER => at.store(value & !bits::WRITE | UFFD_WP, Ordering::Relaxed),
-            _ => panic!("{address:?} is mapped"),
+            _ => return Err(NotMapped::Occupied),
         }
         Ok(())
     }
@@ -449,23 +478,14 @@ impl PageTable {
         self.remove_range(start.get(), end.get(), &mut unmarked, &mut |_, _| {});
     }
 
-    pub fn replace(
-        &mut self,
-        address: VirtAddr,
-        frame: Frame,
-        flags: PteFlags,
-    ) -> (Option<Frame>, TlbFlush) {
-        let at = self.find(address).expect("a present entry");
-        let value = to_hardware(frame.into_raw(), flags - PteFlags::SPECIAL);
-        let before = at.swap(value, Ordering::Relaxed);
-        (owned(before), TlbFlush(address.get()))
-    }
-
-    pub fn set_flags(&mut self, address: VirtAddr, flags: PteFlags) -> TlbFlush {
-        let at = self.find(address).expect("a present entry");
-        let value = at.load(Ordering::Relaxed);
-        at.store(with_flags(value, flags), Ordering::Relaxed);
-        TlbFlush(address.get())
+    #[inline]
+    pub fn entry(&mut self, address: VirtAddr) -> Option<Entry<'_>> {
+        let at = self.find(address)?;
+        Some(Entry {
+            at,
+            address,
+            table: PhantomData,
+        })
     }
 
     pub fn unmap_range(
@@ -597,7 +617,11 @@ impl PageTable {
             if value != 0
                 && let Some(target) = VirtAddr::new(page - start + to)
             {
-                self.fill(target, value)?;
+                // Nothing is there.
+                match self.fill(target, value) {
+                    Err(NotMapped::OutOfMemory) => return Err(OutOfMemory),
+                    filled => debug_assert_eq!(filled, Ok(())),
+                }
             }
             page += PAGE_SIZE;
         }

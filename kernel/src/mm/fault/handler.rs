@@ -9,12 +9,12 @@ use core::sync::atomic::Ordering;
 
 use super::outcome::{FaultError, FaultOutcome};
 use super::{FaultFlags, VmFault, around};
-use crate::arch::{self, PageTable};
+use crate::arch::{self, Entry, PageTable};
 use crate::errno::OutOfMemory;
 use crate::mm::addr::VirtAddr;
 use crate::mm::frame::{Frame, FrameKind, FrameNumber, Purpose};
 use crate::mm::page_cache::{self, Lookup, Noted, Wait};
-use crate::mm::pte::{Pte, PteFlags};
+use crate::mm::pte::{NotMapped, Pte, PteFlags};
 use crate::mm::space::{Mm, MmapReadGuard};
 use crate::mm::userfault::fault::{self as userfault, Reason};
 use crate::mm::vma::{Source, VmFlags, Vma};
@@ -43,6 +43,16 @@ enum Step {
     Blocked(Wait),
     /// A userfaultfd's handler has to be asked.
     Asked(Reason),
+}
+
+impl From<NotMapped> for Step {
+    fn from(why: NotMapped) -> Step {
+        match why {
+            // Somebody else filled it: as good.
+            NotMapped::Occupied => Step::Done,
+            NotMapped::OutOfMemory => Step::Failed(FaultError::OutOfMemory),
+        }
+    }
 }
 
 impl From<OutOfMemory> for Step {
@@ -114,24 +124,30 @@ fn account(outcome: VmFault, flags: FaultFlags) {
 fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> Step {
     let write = flags.contains(FaultFlags::WRITE);
     let mut table = mm.page_table.lock();
-    let Some(pte) = table.get(page) else {
-        if !write && vma.source.is_none() && !vma.flags.contains(VmFlags::UFFD_MISSING) {
-            return map_zero_page(&mut table, vma, page);
-        }
-        drop(table);
-        if vma.flags.contains(VmFlags::UFFD_MISSING) && userfault::catches_missing(vma, page) {
-            return Step::Asked(Reason::Missing);
+    let Some(entry) = table.entry(page) else {
+        if vma.flags.contains(VmFlags::UFFD_MISSING) {
+            drop(table);
+            if userfault::catches_missing(vma, page) {
+                return Step::Asked(Reason::Missing);
+            }
+            table = mm.page_table.lock();
         }
         return match &vma.source {
-            None => anonymous_fault(mm, vma, page, write),
-            Some(source) => file_fault(mm, vma, source, page, flags),
+            None if !write => map_zero_page(table, vma, page),
+            None => {
+                drop(table);
+                map_zeroed_page(mm, vma, page)
+            }
+            Some(source) => {
+                drop(table);
+                file_fault(mm, vma, source, page, flags)
+            }
         };
     };
+    let pte = entry.pte();
     if !write || pte.flags.contains(PteFlags::WRITE) {
         // Somebody else was faster, or the translation that faulted was stale.
-        table
-            .set_flags(page, pte.flags | PteFlags::ACCESSED)
-            .flush();
+        entry.set_flags(pte.flags | PteFlags::ACCESSED).flush();
         return Step::Done;
     }
     if pte.flags.contains(PteFlags::UFFD_WP) && userfault::catches_write(vma) {
@@ -139,7 +155,7 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
     }
     if vma.is_cow() && reusable(pte) {
         // Nobody else's, and no file hears of it.
-        make_writable(&mut table, vma, page);
+        make_writable(entry, vma);
         return Step::Done;
     }
     // SAFETY: the entry holds a reference under the page-table lock, or the frame is the zero page, which is never freed.
@@ -148,20 +164,20 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
     if vma.is_cow() {
         copy_on_write(mm, vma, page, pte, frame)
     } else {
-        write_shared(mm, vma, page, pte, frame)
+        write_shared(mm, vma, page, pte, &frame)
     }
 }
 
-fn make_writable(table: &mut PageTable, vma: &Vma, page: VirtAddr) {
-    table
-        .set_flags(page, vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
+fn make_writable(entry: Entry<'_>, vma: &Vma) {
+    entry
+        .set_flags(vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
         .leave_to_faults();
 }
 
 /// A page that is shared becomes writable, after its file has heard of it.
-fn write_shared(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, shared: Frame) -> Step {
+fn write_shared(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, shared: &Frame) -> Step {
     if let Some(source) = &vma.source {
-        match note_write(source, &shared) {
+        match note_write(source, shared) {
             Noted::Yes => {}
             // Its translation is gone too, or about to go: the access finds out.
             Noted::Gone => return Step::Done,
@@ -169,11 +185,8 @@ fn write_shared(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, shared: Frame) ->
         }
     }
     let mut table = mm.page_table.lock();
-    if table
-        .get(page)
-        .is_some_and(|now| now.frame == shared.number() && is_protected_as(now, seen))
-    {
-        make_writable(&mut table, vma, page);
+    if let Some(entry) = protected_entry(&mut table, page, seen) {
+        make_writable(entry, vma);
     }
     Step::Done
 }
@@ -195,32 +208,25 @@ pub(in crate::mm) fn reusable(pte: Pte) -> bool {
     !pte.flags.contains(PteFlags::SPECIAL) && Frame::is_unique(pte.frame)
 }
 
-/// Private memory that was never touched: zeros. Reading gets the shared zero page.
-fn anonymous_fault(mm: &Mm, vma: &Vma, page: VirtAddr, write: bool) -> Step {
-    if write {
-        return match Frame::alloc_zeroed_as(FrameKind::Anonymous, Purpose::User) {
-            Ok(frame) => install(
-                mm,
-                page,
-                frame,
-                vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY,
-            ),
-            Err(oom) => oom.into(),
-        };
+/// Private memory that was never touched is written.
+fn map_zeroed_page(mm: &Mm, vma: &Vma, page: VirtAddr) -> Step {
+    match Frame::alloc_zeroed_as(FrameKind::Anonymous, Purpose::User) {
+        Ok(frame) => install(
+            mm,
+            page,
+            frame,
+            vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY,
+        ),
+        Err(oom) => oom.into(),
     }
-    let mut table = mm.page_table.lock();
-    if table.get(page).is_some() {
-        return Step::Done;
-    }
-    map_zero_page(&mut table, vma, page)
 }
 
-/// Lets an empty entry show the shared page of zeros.
-fn map_zero_page(table: &mut PageTable, vma: &Vma, page: VirtAddr) -> Step {
+/// Private memory that was never touched is read: it gets the shared zero page.
+fn map_zero_page(mut table: SpinLockGuard<'_, PageTable>, vma: &Vma, page: VirtAddr) -> Step {
     let flags = (vma.pte_flags() - PteFlags::WRITE) | PteFlags::ACCESSED | PteFlags::SPECIAL;
     match table.map_special(page, zero_page(), flags) {
         Ok(()) => Step::Done,
-        Err(oom) => oom.into(),
+        Err(why) => why.into(),
     }
 }
 
@@ -297,13 +303,10 @@ fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> S
         Err(oom) => return oom.into(),
     };
     let mut table = mm.page_table.lock();
-    // The reference in `old` kept the frame from being reused, so the same number means the same page.
-    if table
-        .get(page)
-        .is_some_and(|now| now.frame == seen.frame && is_protected_as(now, seen))
-    {
+    // The reference in `old` has kept the frame from being reused.
+    if let Some(entry) = protected_entry(&mut table, page, seen) {
         let flags = vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY;
-        let (replaced, flush) = table.replace(page, copy, flags);
+        let (replaced, flush) = entry.replace(copy, flags);
         flush.flush();
         drop(table);
         match replaced {
@@ -314,10 +317,14 @@ fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> S
     Step::Done
 }
 
-/// Whether an entry still refuses writes, for the same reasons.
-fn is_protected_as(now: Pte, seen: Pte) -> bool {
+/// The entry of a page, if it is still that of the frame that was `seen` and refuses writes for the same reasons. The caller has a
+/// reference of the frame, so the same number means the same page.
+fn protected_entry(table: &mut PageTable, page: VirtAddr, seen: Pte) -> Option<Entry<'_>> {
     let protection = PteFlags::WRITE | PteFlags::UFFD_WP;
-    now.flags & protection == seen.flags & protection
+    table.entry(page).filter(|entry| {
+        let now = entry.pte();
+        now.frame == seen.frame && now.flags & protection == seen.flags & protection
+    })
 }
 
 fn copy_of(frame: &Frame) -> Result<Frame, OutOfMemory> {
@@ -360,16 +367,13 @@ fn install_locked(
     frame: Frame,
     flags: PteFlags,
 ) -> Step {
-    if table.get(page).is_some() {
-        return Step::Done;
-    }
     let kind = Frame::kind(frame.number());
     match table.map(page, frame, flags) {
         Ok(()) => {
             mm.resident.add(kind, 1);
             Step::Done
         }
-        Err((oom, _frame)) => oom.into(),
+        Err((why, _frame)) => why.into(),
     }
 }
 

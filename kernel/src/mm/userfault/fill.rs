@@ -12,7 +12,7 @@ use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::frame::{Frame, FrameKind, Purpose, user_memory_left, zero_page};
 use crate::mm::map::Range;
 use crate::mm::page_cache::{copy_user_to_page, is_gone};
-use crate::mm::pte::PteFlags;
+use crate::mm::pte::{NotMapped, PteFlags};
 use crate::mm::reclaim;
 use crate::mm::space::Mm;
 use crate::mm::uaccess::NoFault;
@@ -44,6 +44,15 @@ impl From<Errno> for Stop {
         match errno {
             Errno::ENOMEM => Stop::Memory,
             errno => Stop::Error(errno),
+        }
+    }
+}
+
+impl From<NotMapped> for Stop {
+    fn from(why: NotMapped) -> Stop {
+        match why {
+            NotMapped::Occupied => Stop::Error(Errno::EEXIST),
+            NotMapped::OutOfMemory => Stop::Memory,
         }
     }
 }
@@ -158,7 +167,7 @@ impl Mm {
         file_page(vma, page)?;
         let flags = (vma.pte_flags() - PteFlags::WRITE) | PteFlags::ACCESSED;
         let mut table = self.page_table.lock();
-        if table.get(page).is_some() || table.is_marked(page) {
+        if table.is_marked(page) {
             return Err(Errno::EEXIST.into());
         }
         Ok(table.map_special(page, zero_page(), flags)?)
@@ -211,7 +220,7 @@ impl Mm {
             table.unmark(page, next);
         }
         let kind = Frame::kind(contents.number());
-        table.map(page, contents, flags).map_err(|(oom, _)| oom)?;
+        table.map(page, contents, flags).map_err(|(why, _)| why)?;
         self.resident.add(kind, 1);
         Ok(())
     }

@@ -148,12 +148,14 @@ fn what_the_cpu_sees_follows_the_table() {
             .then_some(byte[0])
     };
     assert!(write(1));
-    table.set_flags(at(address), PteFlags::READ).flush();
+    let entry = table.entry(at(address)).expect("it is mapped");
+    entry.set_flags(PteFlags::READ).flush();
     assert!(!write(2));
     assert_eq!(read(), Some(1));
     table.protect_range(at(address), at(address + PAGE_SIZE), |_, _| PteFlags::NONE);
     assert_eq!(read(), None);
-    let (old, flush) = table.replace(at(address), frame(), RW);
+    let entry = table.entry(at(address)).expect("it is mapped");
+    let (old, flush) = entry.replace(frame(), RW);
     flush.flush();
     assert!(old.is_some());
     assert_eq!(read(), Some(0));
