@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/resource.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -101,6 +103,23 @@ static void messages(void) {
         while (mq_send(queue, much, n ? sizeof much : 1, n) == 0)
             ;
     }
+}
+
+/* What would outlive the hog: it is limited, and taken back. */
+static void objects(void) {
+    static int sets[4000], queues[4000];
+    static struct { long type; char text[8192]; } message = {1, ""};
+    struct sembuf back = {0, 1, SEM_UNDO};
+    int made = 0;
+    for (; made < 4000 && (sets[made] = semget(IPC_PRIVATE, 32000, 0600)) >= 0; made++)
+        semop(sets[made], &back, 1);
+    while (made-- > 0)
+        semctl(sets[made], 0, IPC_RMID);
+    for (made = 0; made < 4000 && (queues[made] = msgget(IPC_PRIVATE, 0600)) >= 0; made++)
+        while (msgsnd(queues[made], &message, made % 2 ? 8192 : 1, IPC_NOWAIT) == 0)
+            ;
+    while (made-- > 0)
+        msgctl(queues[made], IPC_RMID, NULL);
 }
 
 static void files(void) {
@@ -275,7 +294,7 @@ static const struct {
 } HOGS[] = {{"memory", memory, 0},   {"memory", memory, 0},   {"reading", reading, 0}, {"page tables", tables, 0},
             {"shared", shared, 0},   {"files", files, 0},     {"pipes", pipes, 0},     {"areas", areas, 0},
             {"threads", threads, 0}, {"signals", signals, 0}, {"opened", opened, 0},   {"locked", locked, 0},
-            {"names", names, 0},     {"segment", segment, 0}, {"attachments", attachments, 0}, {"messages", messages, 0}, {"fork bomb", bomb, 1500}, {"memory", memory, 0}};
+            {"names", names, 0},     {"segment", segment, 0}, {"attachments", attachments, 0}, {"messages", messages, 0}, {"objects", objects, 0}, {"fork bomb", bomb, 1500}, {"memory", memory, 0}};
 
 static int wanted(const char *name, int count, char **given) {
     for (int n = 1; n < count; n++)

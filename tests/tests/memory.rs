@@ -41,6 +41,7 @@ fn a_small_machine_survives_a_hog_of_each_kind() {
         "segment",
         "attachments",
         "messages",
+        "objects",
         "fork bomb",
     ];
     let program = Compiled::fixed("mm_hogs");

@@ -78,6 +78,11 @@ fn message_queues() {
 }
 
 #[test]
+fn semaphores_and_messages_with_types() {
+    same_as_on_linux("semaphores");
+}
+
+#[test]
 fn restartable_sequences() {
     same_as_on_linux("sequences");
 }

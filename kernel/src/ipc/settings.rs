@@ -65,9 +65,17 @@ pub const MESSAGE_QUEUES: &[(&str, &Setting)] = &[
     ("msgsize_default", &MSGSIZE_DEFAULT),
 ];
 
+/// System V message queues: bytes of a message, bytes of a new queue, queues.
+pub static MSGMAX: Setting = Setting::new(8192, 0, i32::MAX as u64);
+pub static MSGMNB: Setting = Setting::new(16384, 0, i32::MAX as u64);
+pub static MSGMNI: Setting = Setting::new(32000, 0, PLACES as u64);
+
 /// Names and numbers below /proc/sys/kernel.
 pub const KERNEL: &[(&str, &Setting)] = &[
     ("shmmax", &SHMMAX),
     ("shmall", &SHMALL),
     ("shmmni", &SHMMNI),
+    ("msgmax", &MSGMAX),
+    ("msgmnb", &MSGMNB),
+    ("msgmni", &MSGMNI),
 ];

@@ -23,11 +23,13 @@ pub(crate) mod prctl;
 pub(crate) mod process;
 pub(crate) mod remote;
 pub(crate) mod sched;
+pub(crate) mod semaphore;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stat;
 pub(crate) mod system;
+pub(crate) mod sysv_message;
 #[cfg(all(test, not(target_os = "none")))]
 mod tests;
 pub(crate) mod time;
@@ -103,7 +105,15 @@ table! {
     __NR_shmat Plain shared_memory::sys_shmat;
     __NR_shmdt Plain shared_memory::sys_shmdt;
     __NR_shmctl Plain shared_memory::sys_shmctl;
+    __NR_semget Plain semaphore::sys_semget;
+    __NR_semop Plain semaphore::sys_semop;
+    __NR_semtimedop Plain semaphore::sys_semtimedop;
+    __NR_semctl Plain semaphore::sys_semctl;
     // Message queues.
+    __NR_msgget Plain sysv_message::sys_msgget;
+    __NR_msgsnd Plain sysv_message::sys_msgsnd;
+    __NR_msgrcv Plain sysv_message::sys_msgrcv;
+    __NR_msgctl Plain sysv_message::sys_msgctl;
     __NR_mq_open Plain message_queue::sys_mq_open;
     __NR_mq_unlink Plain message_queue::sys_mq_unlink;
     __NR_mq_timedsend Plain message_queue::sys_mq_timedsend;

@@ -10,6 +10,7 @@ use super::process::{Events, Life};
 use super::table::{self, INIT_PID};
 use super::{ExitStatus, Process, Thread, futex, group, init, robust, wait};
 use crate::fs::terminal;
+use crate::ipc::semaphore::undo;
 use crate::mm::uaccess::UserPtr;
 use crate::sched::{self, current};
 use crate::signal::action::{Disposition, sa};
@@ -96,6 +97,7 @@ fn end_process(process: &Arc<Process>, status: ExitStatus) {
     process.real_timer.stop();
     terminal::give_up(process, true);
     process.posix_timers.delete_all();
+    undo::process_ended(process);
     process.files.close_all();
     process.replace_mm(None);
     process.fs.clear_exe();

@@ -20,6 +20,7 @@ use crate::fs::poll::PollQueue;
 use crate::fs::stream::PollEvents;
 use crate::fs::terminal::Terminal;
 use crate::fs::{FileTable, FsContext};
+use crate::ipc::semaphore::undo::Undos;
 use crate::mm::Mm;
 use crate::sched::WaitQueue;
 use crate::signal::readers::Readers;
@@ -195,6 +196,8 @@ pub struct Process {
     /// ITIMER_PROF and ITIMER_VIRTUAL, and the limit of CPU time.
     pub cpu_itimers: CpuItimers,
     pub posix_timers: PosixTimers,
+    /// What semaphores get back at the end.
+    pub undos: Undos,
     /// Timers on the process's CPU clocks.
     pub cpu_timers: CpuTimers,
     pub cpu_sum: CpuSum,
@@ -354,6 +357,7 @@ impl Process {
             start_ns: crate::arch::time::now_ns(),
             cpu_itimers: CpuItimers::new(),
             posix_timers: PosixTimers::new(),
+            undos: Undos::new(),
             cpu_timers: CpuTimers::new(),
             cpu_sum: CpuSum::default(),
             usage: Usage::default(),

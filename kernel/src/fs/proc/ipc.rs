@@ -10,7 +10,7 @@ use crate::fs::generated::{Generator, PIECE};
 use crate::fs::inode::{FileSystem, InodeRef};
 use crate::fs::text::Text;
 use crate::ipc::settings::Setting;
-use crate::ipc::shared_memory;
+use crate::ipc::{message_queue, semaphore, shared_memory};
 
 /// The objects of one kind, a line for each.
 #[derive(Clone, Copy)]
@@ -63,10 +63,63 @@ const SHARED_MEMORY: List = List {
     },
 };
 
+const SEMAPHORES: List = List {
+    heading: "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime",
+    line: |place, text| {
+        let Some((status, next)) = semaphore::next(place) else {
+            return Ok(None);
+        };
+        let [uid, gid, maker_uid, maker_gid] = status.permission.numbers();
+        writeln!(
+            text,
+            "{:10} {:10}  {:4o} {:10} {uid:5} {gid:5} {maker_uid:5} {maker_gid:5} {:10} {:10}",
+            status.key,
+            status.id,
+            status.permission.mode,
+            status.count,
+            status.operation_time,
+            status.change_time
+        )?;
+        Ok(Some(next))
+    },
+};
+
+const MESSAGE_QUEUES: List = List {
+    heading: "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime",
+    line: |place, text| {
+        let Some((status, next)) = message_queue::next(place) else {
+            return Ok(None);
+        };
+        let [uid, gid, maker_uid, maker_gid] = status.permission.numbers();
+        writeln!(
+            text,
+            "{:10} {:10}  {:4o}  {:10} {:10} {:5} {:5} {uid:5} {gid:5} {maker_uid:5} {maker_gid:5} {:10} {:10} {:10}",
+            status.key,
+            status.id,
+            status.permission.mode,
+            status.bytes,
+            status.messages,
+            status.last_sender,
+            status.last_receiver,
+            status.send_time,
+            status.receive_time,
+            status.change_time
+        )?;
+        Ok(Some(next))
+    },
+};
+
 /// The directory /proc/sysvipc.
 pub fn directory(proc: InodeRef, ino: u64) -> Result<InodeRef> {
     let dir = Directory::new(FileSystem::Proc, ino, 0o555, proc, b"sysvipc")?;
-    for (n, (name, list)) in [("shm", SHARED_MEMORY)].into_iter().enumerate() {
+    for (n, (name, list)) in [
+        ("shm", SHARED_MEMORY),
+        ("sem", SEMAPHORES),
+        ("msg", MESSAGE_QUEUES),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let ino = ino_below(ino, n as u64);
         let file = TextFile::new(FileSystem::Proc, ino, dir.clone(), name.as_bytes(), list)?;
         dir.add(name, file)?;

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch::{machine, time};
 use crate::fs::text::{Maker, Text};
+use crate::ipc::semaphore::{SEMMNI, SEMMNS, SEMMSL, SEMOPM};
 use crate::mm::frame::{self, FrameKind};
 use crate::mm::reclaim;
 use crate::task::{oom, table};
@@ -63,6 +64,9 @@ pub const SYS: &[(&str, &[(&str, Maker)])] = &[
             ("version", |text| writeln!(text, "{VERSION}")),
             ("pid_max", |text| writeln!(text, "{}", table::PID_MAX)),
             ("ngroups_max", |text| writeln!(text, "65536")),
+            ("sem", |text| {
+                writeln!(text, "{SEMMSL}\t{SEMMNS}\t{SEMOPM}\t{SEMMNI}")
+            }),
             ("randomize_va_space", |text| writeln!(text, "0")),
         ],
     ),

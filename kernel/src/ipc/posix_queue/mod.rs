@@ -2,14 +2,13 @@
 //!
 //! A [`Queue`] is an inode, found by its name in [`directory`], whose open files carry messages instead of bytes. A message goes to a
 //! receiver that waits, or into the queue; who takes one out of a full queue puts that of a waiting sender in. Those who wait are in order
-//! of their scheduling priority and then of their coming ([`waiters`]), and messages of their own priority: all in O(log n).
+//! of their scheduling priority and then of their coming, and messages of their own priority: all in O(log n).
 //!
 //! Lock rank: IPC, for all that changes about a queue. Threads are woken, signals sent and pollers told after it was released.
 
 pub mod directory;
 mod inode;
 mod notification;
-mod waiters;
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -21,6 +20,7 @@ use spin::Once;
 
 use super::message::Bytes;
 use super::settings;
+use super::waiters::{Waiter, Waiters};
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::inode::Time;
@@ -28,12 +28,12 @@ use crate::fs::poll::PollQueue;
 use crate::fs::stream::PollEvents;
 use crate::sched::current;
 use crate::sched::timer::Deadline;
+use crate::sched::wait::NotYet;
 use crate::sync::{SpinLock, rank};
 use crate::task::quota::Quota;
 use crate::task::rlimit::Resource;
 use inode::Attributes;
 use notification::Registration;
-use waiters::{Waiter, Waiters};
 
 pub use notification::{Notification, closed_by_process};
 
@@ -71,6 +71,19 @@ impl<'a> KeyAdapter<'a> for ByUrgency {
     }
 }
 
+/// What a thread that waits wants to send, or has received. Lock rank: LEAF.
+type Slot = SpinLock<Option<Box<Message>>>;
+
+/// The current thread as one that waits: the most important first.
+fn waiter(message: Option<Box<Message>>) -> Result<Arc<Waiter<Slot>>> {
+    let parameters = current().sched.parameters();
+    let rank = match parameters.policy.is_real_time() {
+        true => 99 - u64::from(parameters.priority),
+        false => (120 + i32::from(parameters.nice)) as u64,
+    };
+    Waiter::new(rank, SpinLock::new(rank::LEAF, message))
+}
+
 /// How large a queue may become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -99,8 +112,8 @@ struct State {
     /// In all messages.
     bytes: u64,
     next_serial: u64,
-    receivers: Waiters,
-    senders: Waiters,
+    receivers: Waiters<Slot>,
+    senders: Waiters<Slot>,
     registration: Option<Registration>,
 }
 
@@ -222,7 +235,7 @@ impl Queue {
             let receiver = state.receivers.first();
             let mut event = None;
             match &receiver {
-                Some(receiver) => receiver.give(message),
+                Some(receiver) => *receiver.lock() = Some(message),
                 None => {
                     state.put(message);
                     event = state.take_event();
@@ -242,8 +255,7 @@ impl Queue {
         if nonblock {
             return Err(Errno::EAGAIN);
         }
-        let waiter = Waiter::new()?;
-        waiter.keep(message);
+        let waiter = waiter(Some(message))?;
         state.senders.add(waiter.clone());
         drop(state);
         self.wait(&waiter, deadline, |state| &mut state.senders)
@@ -265,7 +277,7 @@ impl Queue {
         let message = match state.take() {
             Some(message) => {
                 let sender = state.senders.first();
-                if let Some(theirs) = sender.as_ref().and_then(|sender| sender.take()) {
+                if let Some(theirs) = sender.as_ref().and_then(|sender| sender.lock().take()) {
                     state.put(theirs);
                 }
                 drop(state);
@@ -278,11 +290,12 @@ impl Queue {
             }
             None if nonblock => return Err(Errno::EAGAIN),
             None => {
-                let waiter = Waiter::new()?;
+                let waiter = waiter(None)?;
                 state.receivers.add(waiter.clone());
                 drop(state);
                 self.wait(&waiter, deadline, |state| &mut state.receivers)?;
-                waiter.take().ok_or(Errno::EAGAIN)?
+                let received = waiter.lock().take();
+                received.ok_or(Errno::EAGAIN)?
             }
         };
         write(&message.bytes, message.priority)
@@ -291,18 +304,20 @@ impl Queue {
     /// Waits until another thread has taken the waiter out of the queue.
     fn wait(
         &self,
-        waiter: &Arc<Waiter>,
+        waiter: &Arc<Waiter<Slot>>,
         deadline: Option<Deadline>,
-        among: impl FnOnce(&mut State) -> &mut Waiters,
+        among: impl FnOnce(&mut State) -> &mut Waiters<Slot>,
     ) -> Result {
-        let outcome = waiter.wait(deadline);
-        if outcome.is_err() {
+        if let Err(not_yet) = waiter.wait(deadline) {
             let mut state = self.state.lock();
             let still_waits = among(&mut state).remove(waiter);
             drop(state);
             // What came at the last moment counts.
             if still_waits {
-                return outcome;
+                return Err(match not_yet {
+                    NotYet::Interrupted => Errno::ERESTARTSYS,
+                    NotYet::TimedOut => Errno::ETIMEDOUT,
+                });
             }
         }
         Ok(())
