@@ -71,16 +71,16 @@ pub use imp::{current, enter_user, set_current, switch};
 /// (Option<Frame>, TlbFlush)` (the frame that was owned comes back)
 /// · `fn unmap_range(&mut self, start, end, &mut impl FnMut(VirtAddr, Pte, Option<Frame>))`, flushes what it removed before the
 /// frames are handed to the closure; cost proportional to what is mapped and to the tables
+/// · `fn zap_range(&mut self, start, end, &mut KindCounts)`: the same, and gives the frames up, which it counts
 /// · `fn unmap_range_if(&mut self, start, end, &mut impl FnMut(Pte) -> bool, &mut impl FnMut(..))`: the same for entries that a closure wants
 /// · `fn visit_some(&self, start, end, &mut impl FnMut(VirtAddr, Pte)) -> Option<VirtAddr>`: shows the present entries of a bounded
 /// part of the range, and where to go on; `None` when there are no more
 /// · `fn protect_range(&mut self, start, end, impl FnMut(VirtAddr, Pte) -> PteFlags)`, visits present entries, flushes
 /// · `fn move_range(&mut self, start, end, to) -> Result<(), OutOfMemory>`: moves the entries of a range to one where there are none
 /// and that does not overlap it; flushes; nothing is changed on failure
-/// · `fn copy_range(&mut self, child: &mut PageTable, start, end, share_writable: bool, impl FnMut(FrameNumber)) ->
+/// · `fn copy_range(&mut self, child: &mut PageTable, start, end, share_writable: bool, &mut KindCounts) ->
 /// Result<(), OutOfMemory>`: fork: gives the child a reference of each present page; unless `share_writable`, both sides lose WRITE.
-/// Flushes the parent. The closure sees each frame now owned by the child, also on failure (special entries are copied, too, and not
-/// shown).
+/// Flushes the parent. Counts the frames now owned by the child, also on failure (special entries are copied, too, and not counted).
 /// The child's entries are not protected for userfaultfd, nor are those that `move_range` has moved.
 /// · `fn is_marked(&self, VirtAddr) -> bool`, `fn mark_missing(&mut self, start, end) -> Result<(), OutOfMemory>` (every page of the range
 /// that is not there; cost proportional to the range), `fn unmark(&mut self, start, end)`: marks of pages that are not there. `map`

@@ -104,9 +104,17 @@ impl FrameMeta {
     #[inline]
     fn put(&self, number: FrameNumber) {
         if self.refcount.fetch_sub(1, Ordering::Release) == 1 {
-            fence(Ordering::Acquire);
-            ALLOCATOR.lock().give_back(number, self);
+            self.free(number);
         }
+    }
+}
+
+impl FrameMeta {
+    /// The last reference is gone.
+    #[inline(never)]
+    fn free(&self, number: FrameNumber) {
+        fence(Ordering::Acquire);
+        ALLOCATOR.lock().give_back(number, self);
     }
 }
 
@@ -384,6 +392,64 @@ impl Frame {
         let before = meta(number).refcount.fetch_add(1, Ordering::Relaxed);
         debug_assert!(before > 0, "{number:?} shared while free");
         Frame(number)
+    }
+}
+
+/// How many frames there were of each kind, in a sum over many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindCounts([u64; KIND_SLOTS]);
+
+/// A power of two, so that a masked kind needs no check.
+const KIND_SLOTS: usize = KINDS.next_power_of_two();
+
+impl KindCounts {
+    #[inline]
+    fn add(&mut self, kind: u8) {
+        self.0[usize::from(kind) % KIND_SLOTS] += 1;
+    }
+
+    pub fn of(&self, kind: FrameKind) -> u64 {
+        self.0[kind as usize]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+/// All frames, for those who take or give up references of many.
+#[derive(Clone, Copy)]
+pub struct Frames(&'static [FrameMeta]);
+
+impl Frames {
+    #[inline]
+    pub fn all() -> Frames {
+        let len = META_LEN.load(Ordering::Relaxed);
+        // SAFETY: `init` stored a static array of at least META_LEN elements.
+        Frames(unsafe { core::slice::from_raw_parts(META.load(Ordering::Relaxed), len) })
+    }
+
+    /// Another reference, kept as the bare number, as by [`Frame::share`] and [`Frame::into_raw`]; counts the frame.
+    ///
+    /// # Safety
+    /// As for [`Frame::share`].
+    #[inline]
+    pub unsafe fn share(self, number: FrameNumber, counts: &mut KindCounts) {
+        let meta = &self.0[number.0 as usize];
+        let before = meta.refcount.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "{number:?} shared while free");
+        counts.add(meta.kind.load(Ordering::Relaxed));
+    }
+
+    /// Gives up a reference that was kept as the bare number; counts the frame.
+    ///
+    /// # Safety
+    /// As for [`Frame::from_raw`].
+    #[inline]
+    pub unsafe fn give_up(self, number: FrameNumber, counts: &mut KindCounts) {
+        let meta = &self.0[number.0 as usize];
+        counts.add(meta.kind.load(Ordering::Relaxed));
+        meta.put(number);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::frame::FrameKind;
+use super::frame::{FrameKind, KindCounts};
 
 /// Numbers of pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,17 @@ impl PageCounts {
             FrameKind::SharedMemory => self.shared_memory += 1,
             _ => self.anonymous += 1,
         }
+    }
+
+    /// Adds pages.
+    pub fn add_kinds(&mut self, counts: &KindCounts) {
+        let (file, shared_memory) = (
+            counts.of(FrameKind::File),
+            counts.of(FrameKind::SharedMemory),
+        );
+        self.file += file;
+        self.shared_memory += shared_memory;
+        self.anonymous += counts.total() - file - shared_memory;
     }
 
     pub fn total(self) -> u64 {

@@ -13,7 +13,7 @@ use intrusive_collections::{RBTree, SinglyLinkedList};
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use super::anon::AnonId;
-use super::frame::{Frame, FrameKind};
+use super::frame::KindCounts;
 use super::gaps::Gaps;
 use super::limits;
 use super::reclaim;
@@ -239,17 +239,12 @@ impl Mm {
             // What is not the area's own is found again by faults (`vma_needs_copy`).
             if has_pages {
                 // The child's area is in the reverse map already: see there.
-                let mut copied = PageCounts::default();
+                let (mut copied, mut counts) = (PageCounts::default(), KindCounts::default());
                 let mut table = self.page_table.lock();
                 let mut child_table = child.page_table.lock_nested(rank::PAGE_TABLE_SECOND);
                 let outcome =
-                    table.copy_range(&mut child_table, vma.start, vma.end, false, |frame| {
-                        // Without a source there is only one kind.
-                        copied.add(match vma.source {
-                            None => FrameKind::Anonymous,
-                            Some(_) => Frame::kind(frame),
-                        });
-                    });
+                    table.copy_range(&mut child_table, vma.start, vma.end, false, &mut counts);
+                copied.add_kinds(&counts);
                 child.resident.add_all(copied);
                 drop((child_table, table));
                 outcome?;

@@ -6,7 +6,7 @@
 //! Lock rank: PAGE_TABLE.
 
 use super::addr::VirtAddr;
-use super::frame::{Frame, FrameNumber};
+use super::frame::{Frame, FrameNumber, KindCounts};
 use super::page_cache;
 use super::pte::{Pte, PteFlags};
 use super::rss::{PageCounts, Resident};
@@ -50,12 +50,13 @@ impl Translations {
     /// The same for several ranges.
     pub(super) fn zap_each(&self, ranges: impl Iterator<Item = (VirtAddr, VirtAddr)>) {
         self.resident.note_peak();
-        let mut gone = PageCounts::default();
+        let (mut gone, mut counts) = (PageCounts::default(), KindCounts::default());
         let mut table = self.page_table.lock();
         for (start, end) in ranges {
-            table.unmap_range(start, end, &mut |_, _, frame| count(&mut gone, frame));
+            table.zap_range(start, end, &mut counts);
         }
         drop(table);
+        gone.add_kinds(&counts);
         self.resident.remove_all(gone);
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 use crate::errno::OutOfMemory;
 use crate::mm::VirtAddr;
-use crate::mm::frame::{Frame, FrameNumber};
+use crate::mm::frame::{Frame, FrameNumber, Frames, KindCounts};
 use crate::mm::pte::{NotMapped, Pte, PteFlags};
 
 type Entries = Arc<Mutex<BTreeMap<usize, Pte>>>;
@@ -182,6 +182,15 @@ impl PageTable {
         self.remove_range(start, end, &mut |_| true, f);
     }
 
+    pub fn zap_range(&mut self, start: VirtAddr, end: VirtAddr, gone: &mut KindCounts) {
+        self.unmap_range(start, end, &mut |_, _, frame| {
+            if let Some(frame) = frame {
+                // SAFETY: the reference was the entry's, and is given up here.
+                unsafe { Frames::all().give_up(frame.into_raw(), gone) };
+            }
+        });
+    }
+
     pub fn unmap_range_if(
         &mut self,
         start: VirtAddr,
@@ -287,7 +296,7 @@ impl PageTable {
         start: VirtAddr,
         end: VirtAddr,
         share_writable: bool,
-        mut copied: impl FnMut(FrameNumber),
+        copied: &mut KindCounts,
     ) -> Result<(), OutOfMemory> {
         for (&page, pte) in lock(&self.entries).range_mut(start.get()..end.get()) {
             if !share_writable {
@@ -296,8 +305,7 @@ impl PageTable {
             }
             if !pte.flags.contains(PteFlags::SPECIAL) {
                 // SAFETY: the parent's entry holds a reference.
-                let _ = unsafe { Frame::share(pte.frame) }.into_raw();
-                copied(pte.frame);
+                unsafe { Frames::all().share(pte.frame, copied) };
             }
             let flags = pte.flags - PteFlags::UFFD_WP;
             lock(&child.entries).insert(page, Pte { flags, ..*pte });

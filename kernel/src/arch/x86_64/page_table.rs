@@ -21,7 +21,7 @@ use x86_64::structures::paging::PhysFrame;
 use super::kernel_pages::{self, ENTRIES, KERNEL_HALF, entry, frame_in, index};
 use super::percpu;
 use crate::errno::OutOfMemory;
-use crate::mm::frame::{Frame, FrameKind, FrameNumber, Purpose, Shelf};
+use crate::mm::frame::{Frame, FrameKind, FrameNumber, Frames, KindCounts, Purpose, Shelf};
 use crate::mm::pte::{NotMapped, Pte, PteFlags};
 use crate::mm::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 
@@ -51,6 +51,9 @@ const SOFTWARE: u64 = PteFlags::SPECIAL.bits() | PteFlags::NONE.bits() | PteFlag
 const _: () = assert!(PteFlags::WRITE.bits() == bits::WRITE);
 const _: () = assert!(SEEN << 2 == bits::ACCESSED | bits::DIRTY);
 const _: () = assert!(SOFTWARE << 4 == 0b111 << 9);
+
+/// SPECIAL in an entry.
+const SPECIAL: u64 = PteFlags::SPECIAL.bits() << 4;
 
 /// UFFD_WP in an entry.
 const UFFD_WP: u64 = PteFlags::UFFD_WP.bits() << 4;
@@ -497,6 +500,29 @@ impl PageTable {
         self.unmap_leaving(start.get(), end.get(), &mut |_| 0, f);
     }
 
+    pub fn zap_range(&mut self, start: VirtAddr, end: VirtAddr, gone: &mut KindCounts) {
+        if root_in_use() == self.root.phys() {
+            return self.unmap_range(start, end, &mut |_, _, frame| {
+                if let Some(frame) = frame {
+                    // SAFETY: the reference was the entry's, and is given up here.
+                    unsafe { Frames::all().give_up(frame.into_raw(), gone) };
+                }
+            });
+        }
+        // Nothing is cached, so there is no flush to wait for.
+        let (mut at, end) = (start.get(), end.get());
+        while let Some((page, path)) = self.next_path(at, end) {
+            at = next_at(page, 1).min(end);
+            let [.., low] = path;
+            let (slots, in_table) = lowest_table(low, page, at);
+            let emptied = zap_entries(slots, in_table, gone);
+            count_down(low, emptied);
+            if emptied == in_table as u64 {
+                free_empty(self.detach_empty(&path));
+            }
+        }
+    }
+
     pub fn unmap_range_if(
         &mut self,
         start: VirtAddr,
@@ -677,47 +703,52 @@ impl PageTable {
         start: VirtAddr,
         end: VirtAddr,
         share_writable: bool,
-        mut copied: impl FnMut(FrameNumber),
+        copied: &mut KindCounts,
     ) -> Result<(), OutOfMemory> {
         let mut stale = Stale::of(self.root);
-        let mut lowest: Option<(&AtomicU64, _)> = None;
-        // Entries of the lowest table that are not counted in the one above it yet.
-        let mut added = 0;
-        let outcome = self.walk(start, end, |page, at, mut value, is_first| {
-            if is_first && let Some((low, _)) = lowest.take() {
-                count_up(low, core::mem::take(&mut added));
+        let kept = match share_writable {
+            true => !0,
+            false => !bits::WRITE,
+        };
+        let (mut at, end) = (start.get(), end.get());
+        let mut outcome = Ok(());
+        while let Some((page, [.., low])) = self.next_path(at, end) {
+            at = next_at(page, 1).min(end);
+            let (slots, in_table) = lowest_table(low, page, at);
+            outcome = child.copy_table(page, slots, in_table, kept, copied, &mut stale);
+            if outcome.is_err() {
+                break;
             }
-            if value == MARKER {
-                return Ok(());
-            }
-            let (_, table) = match lowest {
-                Some(known) => known,
-                None => {
-                    let low = child.low_or_new(page)?;
-                    let table = entries(frame_in(low.load(Ordering::Relaxed)));
-                    *lowest.insert((low, table))
-                }
-            };
-            if !share_writable && value & bits::WRITE != 0 {
-                value &= !bits::WRITE;
-                at.store(value, Ordering::Relaxed);
-                stale.add(page);
-            }
-            let pte = from_hardware(value);
-            if !pte.flags.contains(PteFlags::SPECIAL) {
-                // SAFETY: the parent's entry owns a reference, and stays while the table is borrowed.
-                let _ = unsafe { Frame::share(pte.frame) }.into_raw();
-                copied(pte.frame);
-            }
-            table[index(page, 0)].store(value & !UFFD_WP, Ordering::Relaxed);
-            added += 1;
-            Ok(())
-        });
-        if let Some((low, _)) = lowest {
-            count_up(low, added);
         }
         stale.flush();
         outcome
+    }
+
+    /// Copies what is in `slots` of a parent's lowest table, which map what begins at `start`; both sides keep of their bits those in
+    /// `kept`.
+    fn copy_table(
+        &mut self,
+        start: usize,
+        slots: &'static [AtomicU64],
+        in_table: usize,
+        kept: u64,
+        copied: &mut KindCounts,
+        stale: &mut Stale,
+    ) -> Result<(), OutOfMemory> {
+        let path = match self.path(start) {
+            Some(path) => path,
+            None => self.new_path(start)?,
+        };
+        let [.., low] = path;
+        let (own, _) = lowest_table(low, start, start + slots.len() * PAGE_SIZE);
+        let mut changed = |index: usize| stale.add(start + index * PAGE_SIZE);
+        let added = copy_entries(slots, own, in_table, kept, copied, &mut changed);
+        count_up(low, added);
+        if added == 0 {
+            // Nothing can be cached of a table that was never filled.
+            free_empty(self.detach_empty(&path));
+        }
+        Ok(())
     }
 
     /// Calls `f` with every entry in use: its page, its place, its value, and whether it is the first one of its table.
@@ -821,6 +852,85 @@ fn each_used<B>(
         page += STEP * PAGE_SIZE;
     }
     ControlFlow::Continue(())
+}
+
+/// Calls `f` with the index, the place and the value of each entry in use. `in_table` says how many the whole table has.
+#[inline(always)]
+fn for_each_in_use(
+    slots: &'static [AtomicU64],
+    in_table: usize,
+    mut f: impl FnMut(usize, &'static AtomicU64, u64),
+) {
+    if in_table >= ENTRIES / 4 {
+        for (index, at) in slots.iter().enumerate() {
+            let value = at.load(Ordering::Relaxed);
+            if value != 0 {
+                f(index, at, value);
+            }
+        }
+        return;
+    }
+    let mut seen = 0;
+    for (number, part) in slots.chunks(STEP).enumerate() {
+        if is_empty(part) {
+            continue;
+        }
+        for (index, at) in part.iter().enumerate() {
+            let value = at.load(Ordering::Relaxed);
+            if value != 0 {
+                seen += 1;
+                f(number * STEP + index, at, value);
+            }
+        }
+        if seen == in_table {
+            return;
+        }
+    }
+}
+
+/// Empties entries of a table of which nothing is cached, `in_table` of which are in use; how many were.
+#[inline(never)]
+fn zap_entries(slots: &'static [AtomicU64], in_table: usize, gone: &mut KindCounts) -> u64 {
+    let (frames, mut emptied) = (Frames::all(), 0);
+    for_each_in_use(slots, in_table, |_, at, value| {
+        at.store(0, Ordering::Relaxed);
+        emptied += 1;
+        if value & SPECIAL == 0 && value != MARKER {
+            // SAFETY: the entry owned a reference, and is gone.
+            unsafe { frames.give_up(frame_in(value), gone) };
+        }
+    });
+    emptied
+}
+
+/// Copies the entries of a parent's table to the same places of a child's; both keep of their bits those in `kept`. How many there are.
+#[inline(never)]
+fn copy_entries(
+    slots: &'static [AtomicU64],
+    own: &'static [AtomicU64],
+    in_table: usize,
+    kept: u64,
+    copied: &mut KindCounts,
+    changed: &mut dyn FnMut(usize),
+) -> u64 {
+    let (frames, mut added) = (Frames::all(), 0);
+    for_each_in_use(slots, in_table, |index, at, before| {
+        if before == MARKER {
+            return;
+        }
+        let value = before & kept;
+        if value != before {
+            at.store(value, Ordering::Relaxed);
+            changed(index);
+        }
+        if value & SPECIAL == 0 {
+            // SAFETY: the parent's entry owns a reference, and stays while its table is borrowed.
+            unsafe { frames.share(frame_in(value), copied) };
+        }
+        own[index].store(value & !UFFD_WP, Ordering::Relaxed);
+        added += 1;
+    });
+    added
 }
 
 /// Tables are mostly empty: they are looked through in parts of so many entries.

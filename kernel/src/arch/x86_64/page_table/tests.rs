@@ -118,9 +118,9 @@ fn fork_shares_frames_and_takes_the_right_to_write() {
     parent
         .map_special(at(0x3000), zero, PteFlags::READ)
         .expect("memory");
-    let mut copied = 0;
-    let outcome = parent.copy_range(&mut child, at(0), at(0x10_0000), false, |_| copied += 1);
-    assert_eq!((copied, outcome), (1, Ok(())));
+    let mut copied = KindCounts::default();
+    let outcome = parent.copy_range(&mut child, at(0), at(0x10_0000), false, &mut copied);
+    assert_eq!((copied.total(), outcome), (1, Ok(())));
     let [one, other] = [&parent, &child].map(|table| table.get(at(0x1000)).expect("mapped"));
     assert_eq!(one, other);
     assert!(!one.flags.contains(PteFlags::WRITE) && one.flags.contains(PteFlags::DIRTY));
@@ -185,9 +185,9 @@ fn a_mark_waits_for_its_page_and_protects_it() {
     });
     assert_eq!(seen, 2, "marks are not entries");
     let mut child = PageTable::new().expect("memory");
-    let mut copied = 0;
-    let outcome = table.copy_range(&mut child, page(0), page(4), false, |_| copied += 1);
-    assert_eq!((copied, outcome), (2, Ok(())));
+    let mut copied = KindCounts::default();
+    let outcome = table.copy_range(&mut child, page(0), page(4), false, &mut copied);
+    assert_eq!((copied.total(), outcome), (2, Ok(())));
     assert_eq!(marked(&child), [false; 4]);
     let copy = child.get(page(2)).expect("copied").flags;
     assert!(
