@@ -1,16 +1,17 @@
-//! An interrupt at every step: sleeps, wake-ups, futexes and locks on the simulated machine, one run for each place at which an
-//! interrupt can come.
+//! An interrupt at every step: sleeps, wake-ups, futexes and locks on the simulated machine, in every order that there is.
 //!
 //! One CPU runs and the kernel is not preempted inside itself, so what can come in between is an interrupt, wherever they are on:
 //! after every release of an [`IrqLock`](crate::sync::IrqLock), around every spin lock, before and after every look at what is waited
-//! for, and while nobody runs. The machine counts those
-//! steps; a scenario is run with its interrupts at every combination of them, until it ends before they come. So within a scenario
-//! the search is complete.
+//! for, and while nobody runs. At each of those steps the machine, which runs the kernel's own code, asks [`shuttle`] which of two threads
+//! goes on, the CPU or the device that interrupts it. Shuttle's depth-first search takes every decision both ways: so within a scenario it
+//! is complete.
 
 use std::boxed::Box;
 use std::io::Write;
-use std::sync::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use super::keyed::{self, Key, Two};
 use super::timer::Deadline;
@@ -34,37 +35,115 @@ pub(crate) fn came(n: usize) -> Option<u64> {
     Some(CAME[n].load(Ordering::Relaxed)).filter(|&at| at != 0)
 }
 
-fn run_once(interrupts: &[Interrupt], at: &[usize], scenario: &dyn Fn()) {
-    CAME.iter()
-        .for_each(|came| came.store(0, Ordering::Relaxed));
-    let armed = interrupts.iter().enumerate().map(|(n, &interrupt)| {
-        let handler = move || {
-            CAME[n].store(time::now_ns(), Ordering::Relaxed);
-            interrupt();
-        };
-        (at[n], Box::new(handler) as irq::Handler)
-    });
-    irq::inject(armed.collect());
-    scenario();
-    irq::disarm();
+/// What the machine tells shuttle's thread for the CPU.
+enum Told {
+    /// It has come to a step.
+    Step,
+    /// The scenario has ended, well or not.
+    End(bool),
 }
 
-/// Runs `scenario` with one or two interrupts, the second never before the first, at every step. Prints and returns how many runs it
-/// took.
-pub(crate) fn at_every_step(name: &str, interrupts: &[Interrupt], scenario: impl Fn()) -> usize {
-    let mut runs = 0;
-    for first in 0.. {
-        for second in first.. {
-            run_once(interrupts, &[first, second], &scenario);
-            runs += 1;
-            if interrupts.len() < 2 || came(1).is_none() {
+/// What it is told by that thread.
+enum Answer {
+    /// The scenario begins.
+    Begin,
+    /// So many interrupts have come.
+    Came(usize),
+}
+
+type Line = Mutex<(Receiver<Told>, Sender<Answer>)>;
+
+/// Runs one schedule. The CPU's thread gives way at each step; the device's thread interrupts, one time after the other.
+fn execute(line: &Line, interrupts: usize) {
+    let line = line.lock().expect("never poisoned");
+    let tell = |answer| line.1.send(answer).expect("the machine listens");
+    let came = Arc::new(AtomicUsize::new(0));
+    let device = came.clone();
+    let device = shuttle::thread::spawn(move || {
+        for n in 0..interrupts {
+            if n > 0 {
+                shuttle::thread::yield_now();
+            }
+            device.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    tell(Answer::Begin);
+    loop {
+        match line.0.recv().expect("the machine tells") {
+            Told::Step => {
+                shuttle::thread::yield_now();
+                tell(Answer::Came(came.load(Ordering::Relaxed)));
+            }
+            Told::End(well) => {
+                assert!(well, "the scenario failed in this schedule");
                 break;
             }
         }
-        if came(0).is_none() {
+    }
+    device.join().expect("it only counts");
+}
+
+/// Where interrupts come from in one schedule.
+fn source(
+    interrupts: &[Interrupt],
+    told: &Sender<Told>,
+    answers: &Arc<Mutex<Receiver<Answer>>>,
+) -> irq::Source {
+    let (interrupts, told, answers) = (interrupts.to_vec(), told.clone(), answers.clone());
+    let (mut came, mut run) = (0, 0);
+    let mut asked = false;
+    Box::new(move || {
+        // When all have come there is nothing to ask any more.
+        if !asked && came < interrupts.len() {
+            told.send(Told::Step).expect("shuttle listens");
+            let Ok(Answer::Came(now)) = answers.lock().expect("never poisoned").recv() else {
+                return None;
+            };
+            came = now;
+        }
+        asked = run < came;
+        if !asked {
+            return None;
+        }
+        let (n, interrupt) = (run, interrupts[run]);
+        run += 1;
+        Some(Box::new(move || {
+            CAME[n].store(time::now_ns(), Ordering::Relaxed);
+            interrupt();
+        }))
+    })
+}
+
+/// Runs `scenario` with one or two interrupts, the second never before the first, at every step. Prints and returns how many schedules there
+/// were. A scenario that fails does so with its own words, after shuttle has said in which schedule.
+pub(crate) fn at_every_step(name: &str, interrupts: &[Interrupt], scenario: impl Fn()) -> usize {
+    let (tell, told) = channel();
+    let (answer, answers) = channel();
+    let answers = Arc::new(Mutex::new(answers));
+    let line = Mutex::new((told, answer));
+    let count = interrupts.len();
+    let search = std::thread::spawn(move || {
+        shuttle::check_dfs(move || execute(&line, count), None);
+    });
+    let mut runs = 0;
+    loop {
+        let next = answers.lock().expect("never poisoned").recv();
+        let Ok(Answer::Begin) = next else {
             break;
+        };
+        runs += 1;
+        CAME.iter()
+            .for_each(|came| came.store(0, Ordering::Relaxed));
+        irq::inject(source(interrupts, &tell, &answers));
+        let outcome = catch_unwind(AssertUnwindSafe(&scenario));
+        irq::disarm();
+        let _ = tell.send(Told::End(outcome.is_ok()));
+        if let Err(panic) = outcome {
+            let _ = search.join();
+            resume_unwind(panic);
         }
     }
+    search.join().expect("all schedules were searched");
     // Not through the test's captured output: the number is to be seen.
     let _ = writeln!(std::io::stderr(), "{name}: {runs} schedules");
     assert!(runs > 5, "{name}: there were steps");
@@ -127,7 +206,11 @@ fn sleep(signal: Option<usize>, wake: Option<usize>) {
         happened.then_some(())
     });
     irq::disarm();
+    let ended = time::now_ns();
     let in_time = |n: Option<usize>| n.and_then(came).is_some_and(|at| at < deadline);
+    // Nobody runs meanwhile, so time stands still until the next timer.
+    let ends_it = in_time(signal) || in_time(wake);
+    assert!(!ends_it || ended < deadline, "it was slept through");
     let sent = signal.and_then(came).is_some();
     match outcome {
         Ok(()) => assert!(wake.and_then(came).is_some(), "it has happened"),
@@ -209,6 +292,10 @@ fn futex_wait() -> (u64, Result<Result<(), NotYet>, ()>) {
 /// Who wakes and who is woken agree.
 fn futex(signal: Option<usize>, wake: usize) {
     let (deadline, outcome) = futex_wait();
+    let ended = time::now_ns();
+    let in_time = |n: Option<usize>| n.and_then(came).is_some_and(|at| at < deadline);
+    let ends_it = in_time(signal) || in_time(Some(wake));
+    assert!(!ends_it || ended < deadline, "it was slept through");
     let sent = signal.and_then(came).is_some();
     let woken = WOKEN.load(Ordering::Relaxed);
     match outcome {

@@ -1,6 +1,6 @@
 //! Simulated interrupts: the timer's, and those that a test lets come at a chosen step.
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::time;
@@ -46,31 +46,29 @@ pub fn interrupted_user() -> bool {
 /// What a test lets happen at a step.
 pub type Handler = Box<dyn FnOnce() + Send>;
 
-/// Interrupts to come, each at a step, the first one last.
-static INJECTED: Mutex<Vec<(usize, Handler)>> = Mutex::new(Vec::new());
-static ARMED: AtomicBool = AtomicBool::new(false);
-/// Steps since they were armed.
-static STEPS: AtomicUsize = AtomicUsize::new(0);
+/// What is asked at every step which interrupt comes there, until it names none.
+pub type Source = Box<dyn FnMut() -> Option<Handler> + Send>;
 
-fn injected() -> MutexGuard<'static, Vec<(usize, Handler)>> {
-    INJECTED
+static SOURCE: Mutex<Option<Source>> = Mutex::new(None);
+static ARMED: AtomicBool = AtomicBool::new(false);
+
+fn source() -> MutexGuard<'static, Option<Source>> {
+    SOURCE
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Lets interrupts come at the given steps from now on: a step is a place where interrupts are on and something has just happened
-/// that they could find half done.
-pub fn inject(mut interrupts: Vec<(usize, Handler)>) {
-    interrupts.reverse();
-    *injected() = interrupts;
-    STEPS.store(0, Ordering::Relaxed);
+/// Lets interrupts come from now on as `source` says. A step is a place where interrupts are on and something has just happened that they
+/// could find half done.
+pub fn inject(source: Source) {
+    *self::source() = Some(source);
     ARMED.store(true, Ordering::Relaxed);
 }
 
 /// Those that have not come will not.
 pub fn disarm() {
     ARMED.store(false, Ordering::Relaxed);
-    injected().clear();
+    *source() = None;
 }
 
 /// Between `true` and `false` steps do not count.
@@ -83,16 +81,9 @@ pub fn step() {
     if !ARMED.load(Ordering::Relaxed) || !ENABLED.load(Ordering::Relaxed) {
         return;
     }
-    let step = STEPS.fetch_add(1, Ordering::Relaxed);
     loop {
-        let due = {
-            let mut injected = injected();
-            match injected.last() {
-                Some((at, _)) if *at == step => injected.pop(),
-                _ => None,
-            }
-        };
-        let Some((_, handler)) = due else { return };
+        let due = source().as_mut().and_then(|source| source());
+        let Some(handler) = due else { return };
         let flags = save();
         handler();
         ENABLED.store(flags.0, Ordering::Relaxed);
