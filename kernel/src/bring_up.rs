@@ -7,7 +7,7 @@ use bootloader_api::BootInfo;
 use crate::arch::x86_64::{boot, crash, machine};
 use crate::arch::{Exit, irq};
 use crate::mm::{heap, page_cache};
-use crate::{config, drivers, fs, sched, task};
+use crate::{config, drivers, fs, sched, syscall, task};
 
 /// Brings the machine up, starts the first thread and waits for work, for ever. Ends the machine if something is missing.
 pub fn start(info: &'static mut BootInfo) -> ! {
@@ -27,6 +27,9 @@ pub fn run(info: &'static mut BootInfo) {
     check("the heap", heap::init());
     let config = config::get();
     drivers::log::set_level(config.log);
+    if config.log == log::LevelFilter::Trace {
+        syscall::trace_all();
+    }
     machine::seed_random(config.seed);
     check("the CPU", boot::cpu());
     check("the scheduler", task::start());

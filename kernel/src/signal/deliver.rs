@@ -83,7 +83,7 @@ fn next_signal(built: Option<Built>, handling: &mut Handling) -> Next {
     if let Some(built) = built {
         enter_handler(&thread, &signals, &built);
     }
-    let mut own = thread.signals.lock();
+    let mut own = thread.signals.lock_inside(&signals);
     loop {
         if let Some(status) = signals.group_exit {
             return Next::Exit(status);

@@ -16,6 +16,7 @@ use super::set::{SigSet, Signal};
 use super::state::{ProcessSignals, ThreadSignals};
 use crate::errno::{Errno, Result};
 use crate::sched::{self, current};
+use crate::sync::InnerGuard;
 use crate::task::rlimit::Resource;
 use crate::task::thread::flag;
 use crate::task::{ExitStatus, Process, Thread};
@@ -289,7 +290,7 @@ pub fn force_fatal(info: SigInfo) {
 fn force_as(info: SigInfo, default: bool) {
     let thread = current();
     let mut signals = thread.process.signals.lock();
-    let mut own = thread.signals.lock();
+    let mut own = thread.signals.lock_inside(&signals);
     let ignored = signals.action(info.signal).disposition() == Disposition::Ignore;
     if default || ignored || own.blocked.contains(info.signal) {
         signals.set_default(info.signal);
@@ -483,14 +484,24 @@ fn notify(thread: &Arc<Thread>) {
 
 /// Brings the thread's SIGPENDING up to date after its mask or a queue has changed. Both locks are held.
 pub(super) fn recalculate(thread: &Thread, signals: &ProcessSignals, own: &ThreadSignals) {
-    let ready = own.pending.set().minus(own.blocked).0 | signals.pending.set().minus(own.blocked).0;
     let flags = thread.flags();
-    let killed = signals.group_exit.is_some() || flags & flag::FATAL_SIGNAL != 0;
-    if ready != 0 || killed || signals.stopped.is_some() {
-        thread.set_flag(flag::SIGPENDING);
-    } else if flags & flag::SIGPENDING != 0 {
-        thread.clear_flag(flag::SIGPENDING);
+    let due = is_due(flags, signals, own);
+    if due != (flags & flag::SIGPENDING != 0) {
+        if due {
+            thread.set_flag(flag::SIGPENDING);
+        } else {
+            thread.clear_flag(flag::SIGPENDING);
+        }
     }
+}
+
+/// Whether a thread with these flags has something to do before it returns to user mode.
+fn is_due(flags: u32, signals: &ProcessSignals, own: &ThreadSignals) -> bool {
+    let ready = own.pending.set().minus(own.blocked).0 | signals.pending.set().minus(own.blocked).0;
+    ready != 0
+        || signals.group_exit.is_some()
+        || flags & flag::FATAL_SIGNAL != 0
+        || signals.stopped.is_some()
 }
 
 /// Changes the current thread's blocked mask, which cannot hold SIGKILL and SIGSTOP. Returns the old one.
@@ -508,17 +519,32 @@ pub(super) fn set_blocked_of(
     change: impl FnOnce(&mut ThreadSignals) -> SigSet,
 ) -> SigSet {
     let signals = thread.process.signals.lock();
-    let mut own = thread.signals.lock();
+    let mut own = thread.signals.lock_inside(&signals);
     let old = own.blocked;
     let mask = change(&mut own);
     let newly = block(&mut own, mask);
-    let was_pending = thread.has_flag(flag::SIGPENDING);
-    recalculate(thread, &signals, &own);
-    drop(own);
-    if was_pending {
-        retarget(&signals, thread, newly);
+    let flags = thread.flags();
+    if flags & flag::SIGPENDING != 0 || is_due(flags, &signals, &own) {
+        mask_matters(thread, &signals, own, newly);
     }
     old
+}
+
+/// The mask has changed, `newly` being what it blocks now, while signals were there to take, or are now.
+#[cold]
+#[inline(never)]
+fn mask_matters(
+    thread: &Thread,
+    signals: &ProcessSignals,
+    own: InnerGuard<'_, ThreadSignals>,
+    newly: SigSet,
+) {
+    let was_pending = thread.has_flag(flag::SIGPENDING);
+    recalculate(thread, signals, &own);
+    drop(own);
+    if was_pending {
+        retarget(signals, thread, newly);
+    }
 }
 
 /// Sets the mask of a thread whose locks are held; what it blocks now and did not before.

@@ -8,7 +8,7 @@ use crate::sched::current;
 pub fn one_of(set: SigSet) -> Option<SigInfo> {
     let thread = current();
     let mut signals = thread.process.signals.lock();
-    let mut own = thread.signals.lock();
+    let mut own = thread.signals.lock_inside(&signals);
     let others = SigSet(!set.0);
     // One that is there may not count any more: then the next.
     for pending in [&mut own.pending, &mut signals.pending] {

@@ -6,4 +6,4 @@
 pub mod rank;
 mod spin_lock;
 
-pub use spin_lock::{IrqLock, IrqLockGuard, SpinLock, SpinLockGuard};
+pub use spin_lock::{InnerGuard, IrqLock, IrqLockGuard, SpinLock, SpinLockGuard};

@@ -116,6 +116,17 @@ impl<T> IrqLock<T> {
         }
     }
 
+    /// As [`IrqLock::lock`], where `_outer` keeps interrupts off; it is held longer than this one.
+    #[inline]
+    #[track_caller]
+    pub fn lock_inside<U>(&self, _outer: &IrqLockGuard<'_, U>) -> InnerGuard<'_, T> {
+        rank::acquire(self.rank);
+        InnerGuard {
+            rank: self.rank,
+            inner: self.inner.lock(),
+        }
+    }
+
     /// As [`IrqLock::lock`], while another lock of the same kind is held: `rank` is greater than that one's, and the caller takes the
     /// two in an order that is the same for everybody.
     #[inline]
@@ -128,6 +139,37 @@ impl<T> IrqLock<T> {
             inner: ManuallyDrop::new(self.inner.lock()),
             flags,
         }
+    }
+}
+
+/// Access to the data of an [`IrqLock`] that was taken while another one was held, which goes after it.
+#[must_use]
+pub struct InnerGuard<'a, T> {
+    rank: Rank,
+    inner: spin::mutex::SpinMutexGuard<'a, T>,
+}
+
+impl<T> Drop for InnerGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        rank::release(self.rank);
+        #[cfg(target_os = "none")]
+        debug_assert!(!irq::enabled(), "the outer lock went first");
+    }
+}
+
+impl<T> Deref for InnerGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for InnerGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
     }
 }
 

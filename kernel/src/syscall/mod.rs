@@ -35,41 +35,44 @@ mod tests;
 pub(crate) mod time;
 pub(crate) mod timer;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use linux_raw_sys::general::*;
 
 use crate::arch::PtRegs;
 use crate::errno::Errno;
 
-/// What runs a system call and leaves its answer in the registers.
-type Run = fn(&mut PtRegs);
+/// What runs a system call and leaves its answer in the registers. Interrupts on, no lock held.
+pub type Run = extern "C" fn(&mut PtRegs);
 
-/// What runs a handler: one function for each call, so that a small handler becomes a part of it.
+/// What runs a handler: a function for each call, of the name of its number, so that a small handler becomes a part of it.
 macro_rules! run {
-    (Plain $handler:expr) => {
-        |regs| {
+    ($name:ident Plain $handler:expr) => {{
+        extern "C" fn $name(regs: &mut PtRegs) {
             let answer = $handler(&regs.syscall_args());
             regs.set_return_value(answer.unwrap_or_else(Errno::to_ret));
         }
-    };
-    (WithRegs $handler:expr) => {
-        |regs| {
+        $name
+    }};
+    ($name:ident WithRegs $handler:expr) => {{
+        extern "C" fn $name(regs: &mut PtRegs) {
             let answer = $handler(regs);
             regs.set_return_value(answer.unwrap_or_else(Errno::to_ret));
         }
-    };
+        $name
+    }};
 }
 
 /// One more than the highest number in the table.
-const NUMBERS: usize = 512;
+pub const NUMBERS: usize = 512;
 
 /// Builds the table, and one of the names for traces, from rows `number kind handler`.
 macro_rules! table {
     ($($number:ident $kind:ident $handler:expr;)*) => {
+        #[allow(non_snake_case, reason = "as the numbers are named")]
         static TABLE: [Run; NUMBERS] = {
             let mut table: [Run; NUMBERS] = [unknown; NUMBERS];
-            $( table[$number as usize] = run!($kind $handler); )*
+            $( table[$number as usize] = run!($number $kind $handler); )*
             table
         };
         static NAMES: [&str; NUMBERS] = {
@@ -343,31 +346,33 @@ table! {
     __NR_sysinfo Plain system::sys_sysinfo;
 }
 
-/// Runs the system call that `regs` ask for and leaves its answer in them. Interrupts on, no lock held.
-pub extern "C" fn dispatch(regs: &mut PtRegs) {
-    let Some(run) = regs.syscall_nr().and_then(|number| TABLE.get(number)) else {
-        return unknown(regs);
-    };
-    if log::max_level() == log::LevelFilter::Trace {
-        return traced(*run, regs);
-    }
-    run(regs);
+/// The functions that the way in calls, by number; for others [`unknown`]. While calls are traced they are [`traced`], so that nobody asks
+/// at each call.
+pub static CALLS: AtomicPtr<[Run; NUMBERS]> = AtomicPtr::new((&raw const TABLE).cast_mut());
+
+/// From now on system calls are written to the log, with their arguments.
+pub fn trace_all() {
+    static TRACED: [Run; NUMBERS] = [traced; NUMBERS];
+    CALLS.store((&raw const TRACED).cast_mut(), Ordering::Relaxed);
 }
 
-#[cold]
-#[inline(never)]
-fn traced(run: Run, regs: &mut PtRegs) {
-    if let Some(number) = regs.syscall_nr() {
-        log::trace!("{}{:x?}", NAMES[number], regs.syscall_args());
+extern "C" fn traced(regs: &mut PtRegs) {
+    let number = regs.syscall_nr().unwrap_or(NUMBERS);
+    match (TABLE.get(number), NAMES.get(number)) {
+        (Some(run), Some(name)) => {
+            log::trace!("{name}{:x?}", regs.syscall_args());
+            run(regs);
+        }
+        _ => unknown(regs),
     }
-    run(regs);
 }
 
 /// Numbers that were logged, one bit each.
 static LOGGED: [AtomicU64; NUMBERS / 64] = [const { AtomicU64::new(0) }; NUMBERS / 64];
 
+/// A call that there is not.
 #[cold]
-fn unknown(regs: &mut PtRegs) {
+pub extern "C" fn unknown(regs: &mut PtRegs) {
     let number = regs.syscall_nr().unwrap_or(usize::MAX);
     if let Some(word) = LOGGED.get(number / 64) {
         let bit = 1 << (number % 64);

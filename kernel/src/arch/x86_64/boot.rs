@@ -6,7 +6,9 @@ use bootloader_api::BootInfo;
 use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 
-use super::{entry, features, fpu, gdt, idt, kernel_pages, panic, percpu, pic, serial, time};
+use super::{
+    entry, features, fpu, gdt, idt, kernel_pages, objects, panic, percpu, pic, serial, time,
+};
 use crate::arch::frame_ptr;
 use crate::errno::OutOfMemory;
 use crate::mm::PAGE_SIZE;
@@ -32,6 +34,7 @@ pub fn early(info: &BootInfo) {
     serial::init();
     panic::set_image_base(info.kernel_image_offset);
     features::init();
+    objects::init();
     gdt::init();
     percpu::init();
     idt::init();

@@ -30,6 +30,11 @@ pub fn restore(flags: Flags) {
     }
 }
 
+/// Whether interrupts are on.
+pub fn enabled() -> bool {
+    interrupts::are_enabled()
+}
+
 #[inline]
 pub fn enable() {
     interrupts::enable();

@@ -15,6 +15,7 @@ mod idt;
 pub mod irq;
 mod kernel_pages;
 pub mod machine;
+mod objects;
 mod page_fault;
 mod page_table;
 mod panic;
@@ -34,14 +35,13 @@ pub mod vdso;
 pub use kernel_pages::{
     copy_frame, frame_ptr, map_device, map_kernel_page, unmap_kernel_page, zero_frame,
 };
+pub use objects::{get_user, put_user};
 pub use page_table::{Entry, PageTable};
 pub use percpu::{current, set_current};
 pub use regs::PtRegs;
 pub use sigframe::{RestoredFrame, min_frame_size, restore_frame, setup_frame};
 pub use thread::{ThreadState, enter_user, switch};
-pub use uaccess::{
-    clear_user, compare_exchange_user, copy_from_user, copy_to_user, get_user, put_user,
-};
+pub use uaccess::{clear_user, compare_exchange_user, copy_from_user, copy_to_user};
 
 /// The first address that is not a user address: the last page of the lower half is kept free, so that a SYSCALL
 /// instruction at its end cannot make SYSRET return to a non-canonical address.

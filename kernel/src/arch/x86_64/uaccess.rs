@@ -7,12 +7,8 @@ use core::arch::global_asm;
 
 use super::fpu::{FP_SSE, SW_OFFSET};
 use super::regs::PtRegs;
-use super::{USER_END, features, sigframe};
+use super::{USER_END, features, objects, sigframe};
 
-// `faultline_get8(rdi: address) -> rax: the word there, edx: 1 if the address is bad`, `faultline_put8(rdi: address, rsi: word) -> eax: 1 if
-// the address is bad`, and for half a word `get4` and `put4`; `faultline_copy_whole(rdi: destination, rsi: source, edx: words) -> eax: 1 if an
-// address is bad`, for both directions. Only their accesses to user memory can fault.
-//
 // `faultline_exchange(rdi: address, esi: expected, edx: new, rcx: where the value found goes) -> eax: 1 if the address is bad`.
 //
 // `faultline_copy(rdi: destination, rsi: source, rdx: bytes) -> rax: bytes not copied`, and `faultline_clear(rdi, rdx)` likewise. Words
@@ -23,34 +19,6 @@ use super::{USER_END, features, sigframe};
 // edx: components) -> eax` likewise; the registers hold anything after a failure.
 global_asm!(
     ".pushsection .text.uaccess, \"ax\"",
-    ".global faultline_get8, faultline_get4, faultline_put8, faultline_put4, faultline_copy_whole",
-    "faultline_words:",
-    "faultline_get8:",
-    "xor edx, edx",
-    "mov rax, [rdi]",
-    "ret",
-    "faultline_get4:",
-    "xor edx, edx",
-    "mov eax, [rdi]",
-    "ret",
-    "faultline_put8:",
-    "xor eax, eax",
-    "mov [rdi], rsi",
-    "ret",
-    "faultline_put4:",
-    "xor eax, eax",
-    "mov [rdi], esi",
-    "ret",
-    "faultline_copy_whole:",
-    "mov ecx, edx",
-    "xor eax, eax",
-    "rep movsq",
-    "ret",
-    "faultline_words_end:",
-    "faultline_words_fixup:",
-    "mov eax, 1",
-    "mov edx, 1",
-    "ret",
     ".global faultline_copy, faultline_clear",
     "faultline_copy:",
     "mov rcx, rdx",
@@ -144,22 +112,7 @@ global_asm!(
     software = const SW_OFFSET,
 );
 
-/// What is at a user address; `bad` is 1 if nothing can be read there.
-#[repr(C)]
-struct Got {
-    value: u64,
-    bad: u64,
-}
-
 unsafe extern "C" {
-    fn faultline_get8(address: usize) -> Got;
-    fn faultline_get4(address: usize) -> Got;
-    fn faultline_put8(address: usize, value: u64) -> u32;
-    fn faultline_put4(address: usize, value: u32) -> u32;
-    fn faultline_copy_whole(dst: usize, src: usize, words: u32) -> u32;
-    static faultline_words: u8;
-    static faultline_words_end: u8;
-    static faultline_words_fixup: u8;
     fn faultline_copy(dst: usize, src: usize, len: usize) -> usize;
     fn faultline_clear(dst: usize, unused: usize, len: usize) -> usize;
     fn faultline_exchange(address: usize, expected: u32, new: u32, found: *mut u32) -> u32;
@@ -188,11 +141,8 @@ unsafe extern "C" {
 /// Where a fault of the instruction at `ip` continues, if that is part of a user copy.
 fn fixup_of(ip: usize) -> Option<usize> {
     let table = [
-        (
-            &raw const faultline_words,
-            &raw const faultline_words_end,
-            &raw const faultline_words_fixup,
-        ),
+        objects::exception_rows()[0],
+        objects::exception_rows()[1],
         (
             &raw const faultline_copy_words,
             &raw const faultline_copy_words_end,
@@ -257,7 +207,7 @@ fn is_user_range(addr: usize, len: usize) -> bool {
 }
 
 /// Runs `f` while user memory may be touched (SDM volume 3, 4.6.1).
-#[inline(always)]
+#[inline]
 fn with_access<R>(f: impl FnOnce() -> R) -> R {
     if !features::smap() {
         return f();
@@ -273,59 +223,6 @@ fn with_access<R>(f: impl FnOnce() -> R) -> R {
 /// Runs `f`, a routine of the exception table, if the range is one of user addresses.
 pub(super) fn with_user_range<R>(addr: usize, len: usize, f: impl FnOnce() -> R) -> Option<R> {
     is_user_range(addr, len).then(|| with_access(f))
-}
-
-/// Copies an object of `size` bytes from user memory; whether all could be read. The caller knows the size when it is compiled: then
-/// words and half words take a few instructions.
-///
-/// # Safety
-/// `dst` has room for `size` bytes.
-#[inline(always)]
-pub unsafe fn get_user(dst: *mut u8, src: usize, size: usize) -> bool {
-    if src > USER_END - size {
-        return false;
-    }
-    // SAFETY: the source is in the user's half, where faults are fixed up; the caller has the room.
-    with_access(|| unsafe {
-        match size {
-            8 => {
-                let got = faultline_get8(src);
-                dst.cast::<u64>().write_unaligned(got.value);
-                got.bad == 0
-            }
-            4 => {
-                let got = faultline_get4(src);
-                dst.cast::<u32>().write_unaligned(got.value as u32);
-                got.bad == 0
-            }
-            _ if size.is_multiple_of(8) => {
-                faultline_copy_whole(dst as usize, src, (size / 8) as u32) == 0
-            }
-            _ => faultline_copy(dst as usize, src, size) == 0,
-        }
-    })
-}
-
-/// Copies an object of `size` bytes to user memory; whether all could be written, else a part may have been. The size as above.
-///
-/// # Safety
-/// `src` is readable for `size` bytes.
-#[inline(always)]
-pub unsafe fn put_user(dst: usize, src: *const u8, size: usize) -> bool {
-    if dst > USER_END - size {
-        return false;
-    }
-    // SAFETY: the destination is in the user's half, where faults are fixed up; the caller's bytes are readable.
-    with_access(|| unsafe {
-        match size {
-            8 => faultline_put8(dst, src.cast::<u64>().read_unaligned()) == 0,
-            4 => faultline_put4(dst, src.cast::<u32>().read_unaligned()) == 0,
-            _ if size.is_multiple_of(8) => {
-                faultline_copy_whole(dst, src as usize, (size / 8) as u32) == 0
-            }
-            _ => faultline_copy(dst, src as usize, size) == 0,
-        }
-    })
 }
 
 /// Copies from user memory; how many bytes were not copied.

@@ -12,7 +12,7 @@ use crate::arch::PtRegs;
 use crate::arch::sim::machine::run_test;
 use crate::errno::Errno;
 use crate::fs::testing::{get, mount_once, put, user_memory};
-use crate::syscall::dispatch;
+use crate::syscall::TABLE;
 
 const DEPTH: usize = 40;
 const BUFFER: usize = 65536;
@@ -32,7 +32,7 @@ struct Here;
 impl System for Here {
     fn call(&mut self, number: u32, args: [usize; 6]) -> Result<usize, i32> {
         let mut regs = PtRegs::new_syscall(number as usize, args);
-        dispatch(&mut regs);
+        TABLE[number as usize](&mut regs);
         let value = regs.return_value();
         match Errno::from_ret(value) {
             Some(_) => Err(value.wrapping_neg() as i32),

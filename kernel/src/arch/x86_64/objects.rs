@@ -1,0 +1,196 @@
+//! Copies of objects between kernel and user memory: of a size that is known when the caller is compiled, and mostly one word.
+//!
+//! There are two sets of routines, with and without STAC and CLAC around the access (SDM volume 3, 4.6.1), and the set that the CPU wants is
+//! chosen once, so that nobody asks at each copy. Nothing in them but the accesses to user memory can fault; a fault that cannot be
+//! resolved continues at the set's fixup.
+
+use core::arch::global_asm;
+use core::cell::UnsafeCell;
+
+use super::{USER_END, features};
+
+// `get8(rdi: address) -> rax: the word there, rdx: 1 if the address is bad`, `put8(rdi: address, rsi: word) -> eax: 1 if the address is bad`,
+// for half a word `get4` and `put4`; `words(rdi: destination, rsi: source, edx: words) -> eax: 1 if the user's address is bad`, for both
+// directions.
+global_asm!(
+    ".pushsection .text.uaccess, \"ax\"",
+    ".macro faultline_objects kind, open=, close=",
+    "faultline_objects_\\kind:",
+    "faultline_get8_\\kind:",
+    "xor edx, edx",
+    "\\open",
+    "mov rax, [rdi]",
+    "\\close",
+    "ret",
+    "faultline_get4_\\kind:",
+    "xor edx, edx",
+    "\\open",
+    "mov eax, [rdi]",
+    "\\close",
+    "ret",
+    "faultline_put8_\\kind:",
+    "xor eax, eax",
+    "\\open",
+    "mov [rdi], rsi",
+    "\\close",
+    "ret",
+    "faultline_put4_\\kind:",
+    "xor eax, eax",
+    "\\open",
+    "mov [rdi], esi",
+    "\\close",
+    "ret",
+    "faultline_words_\\kind:",
+    "mov ecx, edx",
+    "xor eax, eax",
+    "\\open",
+    "rep movsq",
+    "\\close",
+    "ret",
+    "faultline_objects_end_\\kind:",
+    "faultline_objects_fixup_\\kind:",
+    "\\close",
+    "mov eax, 1",
+    "mov edx, 1",
+    "ret",
+    ".endm",
+    "faultline_objects plain",
+    "faultline_objects guarded, stac, clac",
+    ".purgem faultline_objects",
+    ".popsection",
+);
+
+/// What is at a user address; `bad` is 1 if nothing can be read there.
+#[repr(C)]
+struct Got {
+    value: u64,
+    bad: u64,
+}
+
+/// One set of the routines.
+struct Routines {
+    get8: unsafe extern "C" fn(usize) -> Got,
+    get4: unsafe extern "C" fn(usize) -> Got,
+    put8: unsafe extern "C" fn(usize, u64) -> u32,
+    put4: unsafe extern "C" fn(usize, u32) -> u32,
+    words: unsafe extern "C" fn(usize, usize, u32) -> u32,
+}
+
+unsafe extern "C" {
+    fn faultline_get8_plain(address: usize) -> Got;
+    fn faultline_get4_plain(address: usize) -> Got;
+    fn faultline_put8_plain(address: usize, value: u64) -> u32;
+    fn faultline_put4_plain(address: usize, value: u32) -> u32;
+    fn faultline_words_plain(dst: usize, src: usize, words: u32) -> u32;
+    fn faultline_get8_guarded(address: usize) -> Got;
+    fn faultline_get4_guarded(address: usize) -> Got;
+    fn faultline_put8_guarded(address: usize, value: u64) -> u32;
+    fn faultline_put4_guarded(address: usize, value: u32) -> u32;
+    fn faultline_words_guarded(dst: usize, src: usize, words: u32) -> u32;
+    static faultline_objects_plain: u8;
+    static faultline_objects_end_plain: u8;
+    static faultline_objects_fixup_plain: u8;
+    static faultline_objects_guarded: u8;
+    static faultline_objects_end_guarded: u8;
+    static faultline_objects_fixup_guarded: u8;
+}
+
+/// The set that is used.
+struct Chosen(UnsafeCell<Routines>);
+
+// SAFETY: written once, while nothing else runs.
+unsafe impl Sync for Chosen {}
+
+static CHOSEN: Chosen = Chosen(UnsafeCell::new(Routines {
+    get8: faultline_get8_plain,
+    get4: faultline_get4_plain,
+    put8: faultline_put8_plain,
+    put4: faultline_put4_plain,
+    words: faultline_words_plain,
+}));
+
+/// Chooses the routines for this CPU. Once, before the first process, with its features turned on.
+pub(super) fn init() {
+    if features::smap() {
+        // SAFETY: nobody uses it yet.
+        unsafe {
+            *CHOSEN.0.get() = Routines {
+                get8: faultline_get8_guarded,
+                get4: faultline_get4_guarded,
+                put8: faultline_put8_guarded,
+                put4: faultline_put4_guarded,
+                words: faultline_words_guarded,
+            };
+        }
+    }
+}
+
+/// What the exception table has of the routines: start, end and where a fault continues.
+pub(super) fn exception_rows() -> [(*const u8, *const u8, *const u8); 2] {
+    [
+        (
+            &raw const faultline_objects_guarded,
+            &raw const faultline_objects_end_guarded,
+            &raw const faultline_objects_fixup_guarded,
+        ),
+        (
+            &raw const faultline_objects_plain,
+            &raw const faultline_objects_end_plain,
+            &raw const faultline_objects_fixup_plain,
+        ),
+    ]
+}
+
+/// Copies an object of `size` bytes from user memory; whether all could be read. The caller knows the size when it is compiled.
+///
+/// # Safety
+/// `dst` has room for `size` bytes.
+#[inline(always)]
+pub unsafe fn get_user(dst: *mut u8, src: usize, size: usize) -> bool {
+    if src > USER_END - size {
+        return false;
+    }
+    // SAFETY: nobody writes it any more. The source is in the user's half, where faults are fixed up; the caller has the room.
+    unsafe {
+        let routines = &*CHOSEN.0.get();
+        match size {
+            8 => {
+                let got = (routines.get8)(src);
+                dst.cast::<u64>().write_unaligned(got.value);
+                got.bad == 0
+            }
+            4 => {
+                let got = (routines.get4)(src);
+                dst.cast::<u32>().write_unaligned(got.value as u32);
+                got.bad == 0
+            }
+            _ if size.is_multiple_of(8) => {
+                (routines.words)(dst as usize, src, (size / 8) as u32) == 0
+            }
+            _ => super::copy_from_user(dst, src, size) == 0,
+        }
+    }
+}
+
+/// Copies an object of `size` bytes to user memory; whether all could be written, else a part may have been. The size as above.
+///
+/// # Safety
+/// `src` is readable for `size` bytes.
+#[inline(always)]
+pub unsafe fn put_user(dst: usize, src: *const u8, size: usize) -> bool {
+    if dst > USER_END - size {
+        return false;
+    }
+    // SAFETY: nobody writes it any more. The destination is in the user's half, where faults are fixed up; the caller's bytes are readable.
+    unsafe {
+        let routines = &*CHOSEN.0.get();
+        match size {
+            8 => (routines.put8)(dst, src.cast::<u64>().read_unaligned()) == 0,
+            4 => (routines.put4)(dst, src.cast::<u32>().read_unaligned()) == 0,
+            _ if size.is_multiple_of(8) => {
+                (routines.words)(dst, src as usize, (size / 8) as u32) == 0
+            }
+            _ => super::copy_to_user(dst, src, size) == 0,
+        }
+    }
+}
