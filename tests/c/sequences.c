@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -43,6 +44,7 @@ static int spin(void) {
 
 int main(void) {
     setvbuf(stdout, NULL, _IOLBF, 0);
+    printf("offered: %lu bytes at multiples of %lu\n", getauxval(27), getauxval(28));
     char *libc_area = (char *)__builtin_thread_pointer() + __rseq_offset;
     printf("the C library's: %d %d\n", __rseq_size > 0, ((struct rseq *)libc_area)->cpu_id < 1000);
     SHOW(reg(libc_area, 32, 0, SIGNATURE)); SHOW(reg(libc_area, 32, 0, 1)); SHOW(reg(&area, 32, 0, SIGNATURE));

@@ -16,6 +16,8 @@ use crate::signal::{SigInfo, Signal, code, send};
 
 /// Bytes of the first version of the structure, which has to be aligned to as many.
 pub const SIZE: usize = 32;
+/// Bytes of it that are used.
+pub const FEATURE_SIZE: usize = 28;
 /// Offsets in the structure: cpu_id_start, cpu_id (32 bits each), rseq_cs (64), flags, node_id, mm_cid (32 each).
 mod at {
     pub const CPU: usize = 0;

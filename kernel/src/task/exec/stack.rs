@@ -15,6 +15,7 @@ use crate::mm::map::Place;
 use crate::mm::{Mm, PAGE_SIZE, VmFlags};
 use crate::task::credentials::Identity;
 use crate::task::process::Layout;
+use crate::task::rseq;
 
 /// What is mapped at first; the rest grows on demand.
 const INITIAL_SIZE: usize = 132 << 10;
@@ -132,19 +133,19 @@ fn pointers(strings: &Strings, start: usize) -> impl Iterator<Item = usize> {
     })
 }
 
+/// The entries that Linux gives, in its order (`create_elf_tables` in `fs/binfmt_elf.c`).
 fn auxiliary_vector(
     image: &Image,
     vdso: usize,
     path_at: usize,
     platform_at: usize,
     random_at: usize,
-) -> [(u32, usize); 21] {
+) -> [(u32, usize); 23] {
     let Identity { user, group, .. } = crate::sched::current().process.credentials.get();
     [
         (at::AT_SYSINFO_EHDR, vdso),
         (at::AT_MINSIGSTKSZ, arch::min_frame_size()),
         (at::AT_HWCAP, arch::machine::hwcap()),
-        (at::AT_HWCAP2, arch::machine::hwcap2()),
         (at::AT_PAGESZ, PAGE_SIZE),
         (at::AT_CLKTCK, CLOCK_TICKS),
         (at::AT_PHDR, image.phdr),
@@ -159,8 +160,11 @@ fn auxiliary_vector(
         (at::AT_EGID, group.effective as usize),
         (at::AT_SECURE, 0),
         (at::AT_RANDOM, random_at),
+        (at::AT_HWCAP2, arch::machine::hwcap2()),
         (at::AT_EXECFN, path_at),
         (at::AT_PLATFORM, platform_at),
+        (at::AT_RSEQ_FEATURE_SIZE, rseq::FEATURE_SIZE),
+        (at::AT_RSEQ_ALIGN, rseq::SIZE),
         (at::AT_NULL, 0),
     ]
 }
