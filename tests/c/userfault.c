@@ -796,6 +796,22 @@ static void areas(void) {
     close(fd), close(other);
 }
 
+// Several areas at once do not move if one is registered: EFAULT, on older kernels because there are several.
+static void moves(void) {
+    int fd = open_uffd(O_NONBLOCK, 0);
+    char *at = anonymous(8), *to = anonymous(8);
+    mprotect(at + 2 * PAGE, 2 * PAGE, PROT_READ);
+    reg(fd, at, 4 * PAGE, MISSING);
+    static const struct { int first, pages; } parts[] = {{0, 4}, {3, 5}, {0, 2}, {3, 1}};
+    for (int n = 0; n < 4; n++) {
+        size_t len = parts[n].pages * PAGE;
+        void *got = mremap(at + parts[n].first * PAGE, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+        say("move %d pages from %d: %s", parts[n].pages, parts[n].first, got == MAP_FAILED ? name_of(errno) : "ok");
+    }
+    munmap(at, 8 * PAGE), munmap(to, 8 * PAGE);
+    close(fd);
+}
+
 int main(void) {
     setvbuf(stdout, NULL, _IOFBF, 1 << 16);
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
@@ -809,6 +825,7 @@ int main(void) {
     protection(UFFD_FEATURE_WP_UNPOPULATED, "anonymous and unpopulated");
     shared_protection();
     areas();
+    moves();
     say("end");
     return 0;
 }

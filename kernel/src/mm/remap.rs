@@ -131,6 +131,9 @@ impl Mm {
             if at == start && vma.start > start {
                 break;
             }
+            if moves_alone(&vma) && (at != start || vma.end < end) {
+                return Err(Errno::EFAULT);
+            }
             areas.reserve()?;
             let from = vma.start.max(at);
             let len = vma.end.min(end).get() - from.get();
@@ -289,6 +292,12 @@ impl Mm {
         drop(walks);
         Ok(Some(entry))
     }
+}
+
+/// Whether an area does not move together with others: those of System V shared memory, and those that a userfaultfd has to hear of
+/// (`vma_multi_allowed`).
+fn moves_alone(vma: &Vma) -> bool {
+    vma.flags.intersects(VmFlags::COUNTED | VmFlags::UFFD)
 }
 
 /// What MREMAP_DONTUNMAP leaves behind: the area is not locked any more and, if all of it was moved, as if it had never been written

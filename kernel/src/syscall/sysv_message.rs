@@ -29,7 +29,7 @@ pub fn sys_msgrcv(&[id, to, len, kind, flags, _]: &Args) -> Result<usize> {
     if id < 0 || len > isize::MAX as usize {
         return Err(Errno::EINVAL);
     }
-    let wanted = wanted(kind as i64, flags)?;
+    let wanted = wanted(kind as i64, flags, len)?;
     let most = match flags & abi::MSG_NOERROR {
         0 => len,
         _ => usize::MAX,

@@ -64,13 +64,13 @@ pub enum Wanted {
     AllBut(i64),
     /// One of the lowest type there is, and at most this one.
     UpTo(i64),
-    /// The one at this place, which stays in the queue.
-    CopyOf(i64),
+    /// The one at this place, which stays in the queue, and the room for it: nothing is cut off.
+    CopyOf(i64, usize),
 }
 
 impl Wanted {
     pub(super) fn is_copied(self) -> bool {
-        matches!(self, Wanted::CopyOf(_))
+        matches!(self, Wanted::CopyOf(..))
     }
 
     /// Whether one who waits takes a message of this type.
@@ -80,7 +80,7 @@ impl Wanted {
             Wanted::Kind(own) => kind == own,
             Wanted::AllBut(other) => kind != other,
             Wanted::UpTo(most) => kind <= most,
-            Wanted::CopyOf(_) => false,
+            Wanted::CopyOf(..) => false,
         }
     }
 }
@@ -128,7 +128,7 @@ impl Messages {
                 lowest.filter(|found| found.kind <= most)
             }
             Wanted::AllBut(kind) => self.find_in_order(|found, _| found.kind != kind),
-            Wanted::CopyOf(place) => self.find_in_order(|_, at| at == place),
+            Wanted::CopyOf(place, _) => self.find_in_order(|_, at| at == place),
         }
     }
 

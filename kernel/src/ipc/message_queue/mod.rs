@@ -198,7 +198,7 @@ impl State {
         false
     }
 
-    /// Takes a message that `wanted` describes, of at most `most` bytes. `E2BIG`.
+    /// Takes a message that `wanted` describes, of at most `most` bytes. `E2BIG`, `EINVAL`.
     fn take(&mut self, wanted: Wanted, most: usize) -> Result<Option<Arc<Message>>> {
         let Some(found) = self.messages.find(wanted) else {
             return Ok(None);
@@ -206,8 +206,11 @@ impl State {
         if found.bytes.len() > most {
             return Err(Errno::E2BIG);
         }
-        if wanted.is_copied() {
-            return Ok(Some(found));
+        if let Wanted::CopyOf(_, room) = wanted {
+            return match found.bytes.len() <= room {
+                true => Ok(Some(found)),
+                false => Err(Errno::EINVAL),
+            };
         }
         self.messages.remove(&found);
         self.bytes -= found.bytes.len() as u64;
@@ -383,12 +386,12 @@ pub fn remove(id: i32) -> Result {
     Ok(())
 }
 
-/// The way of finding a message that msgrcv(2) asks for. `EINVAL`.
-pub fn wanted(kind: i64, flags: u32) -> Result<Wanted> {
+/// The way of finding a message that msgrcv(2) asks for, into `room` bytes. `EINVAL`.
+pub fn wanted(kind: i64, flags: u32, room: usize) -> Result<Wanted> {
     if flags & abi::MSG_COPY != 0 {
         let allowed = flags & abi::MSG_EXCEPT == 0 && flags & abi::IPC_NOWAIT != 0;
         return match allowed {
-            true => Ok(Wanted::CopyOf(kind)),
+            true => Ok(Wanted::CopyOf(kind, room)),
             false => Err(Errno::EINVAL),
         };
     }
