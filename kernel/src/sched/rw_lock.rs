@@ -134,13 +134,18 @@ impl<T> RwSleepLock<T> {
         Ok(RwSleepWriteGuard(self))
     }
 
+    #[inline]
     fn release(&self, held: u32) {
         let before = self.state.fetch_sub(held, Ordering::Release);
-        let free = (before - held) & (WRITER | READERS) == 0;
-        if before & CONTENDED != 0 && free {
-            self.state.fetch_and(!CONTENDED, Ordering::Relaxed);
-            self.waiters.wake_all();
+        if before & CONTENDED != 0 && (before - held) & (WRITER | READERS) == 0 {
+            self.wake_waiters();
         }
+    }
+
+    #[cold]
+    fn wake_waiters(&self) {
+        self.state.fetch_and(!CONTENDED, Ordering::Relaxed);
+        self.waiters.wake_all();
     }
 
     /// The data, without locking: nobody else can have it.

@@ -64,6 +64,7 @@ impl From<OutOfMemory> for Step {
 /// Resolves a fault at `address`, which the area permits. May sleep after releasing the lock if `flags` allow a retry; from the
 /// second round on (TRIED) it waits for a page with the lock held, so that it makes progress against those who change the address
 /// space. Faults are counted here, but not those that are tried again.
+#[inline(always)]
 pub fn handle_mm_fault<'mm>(
     locked: LockedVma<'mm>,
     address: VirtAddr,
@@ -94,6 +95,7 @@ pub fn wait_kind(flags: FaultFlags) -> Sleep {
 }
 
 /// Waits, as the flags say: what is waited for belongs to the page, so whatever ends the wait loses nothing.
+#[cold]
 fn wait_for_page(guard: MmapReadGuard<'_>, wait: Wait, flags: FaultFlags) -> FaultOutcome<'_> {
     let sleep = wait_kind(flags);
     let held = flags.contains(FaultFlags::TRIED).then_some(guard);
@@ -103,6 +105,7 @@ fn wait_for_page(guard: MmapReadGuard<'_>, wait: Wait, flags: FaultFlags) -> Fau
     FaultOutcome::retry().major()
 }
 
+#[inline]
 fn account(outcome: VmFault, flags: FaultFlags) {
     if outcome.contains(VmFault::RETRY) {
         trace::RETRIES.fetch_add(1, Ordering::Relaxed);
@@ -121,6 +124,7 @@ fn account(outcome: VmFault, flags: FaultFlags) {
     }
 }
 
+#[inline]
 fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> Step {
     let write = flags.contains(FaultFlags::WRITE);
     let mut table = mm.page_table.lock();
@@ -222,6 +226,7 @@ fn map_zeroed_page(mm: &Mm, vma: &Vma, page: VirtAddr) -> Step {
 }
 
 /// Private memory that was never touched is read: it gets the shared zero page.
+#[inline]
 fn map_zero_page(mut table: SpinLockGuard<'_, PageTable>, vma: &Vma, page: VirtAddr) -> Step {
     let flags = (vma.pte_flags() - PteFlags::WRITE) | PteFlags::ACCESSED | PteFlags::SPECIAL;
     match table.map_special(page, zero_page(), flags) {
@@ -327,6 +332,7 @@ fn protected_entry(table: &mut PageTable, page: VirtAddr, seen: Pte) -> Option<E
     })
 }
 
+#[inline]
 fn copy_of(frame: &Frame) -> Result<Frame, OutOfMemory> {
     let copy = Frame::alloc_as(FrameKind::Anonymous, Purpose::User)?;
     arch::copy_frame(frame.number(), copy.number());
@@ -360,6 +366,7 @@ fn install_cached(
     ))
 }
 
+#[inline(always)]
 fn install_locked(
     mm: &Mm,
     mut table: SpinLockGuard<'_, PageTable>,
