@@ -66,6 +66,8 @@ pub use imp::{current, enter_user, set_current, switch};
 /// · `fn map(&mut self, VirtAddr, Frame, PteFlags) -> Result<(), (NotMapped, Frame)>`: fills an entry, if it is empty
 /// · `fn map_special(&mut self, VirtAddr, FrameNumber, PteFlags) -> Result<(), NotMapped>`: the same for a frame that
 /// the table shall not own (the zero page)
+/// · `fn fill_empty(&mut self, VirtAddr, pages: usize, PteFlags, &mut impl FnMut(usize) -> Option<Frame>) -> u64`: asks for a frame for
+/// each empty entry of the range, by its number there, and puts it in; how many were filled: not all if there is no memory for tables
 /// · `fn entry(&mut self, VirtAddr) -> Option<Entry<'_>>`: the present entry of the page holding the address, to be changed:
 /// `fn pte(&self) -> Pte`, `fn set_flags(self, PteFlags) -> TlbFlush` (its permissions), `fn replace(self, Frame, PteFlags) ->
 /// (Option<Frame>, TlbFlush)` (the frame that was owned comes back)

@@ -149,6 +149,26 @@ impl PageTable {
             .retain(|page| !(start.get()..end.get()).contains(page));
     }
 
+    pub fn fill_empty(
+        &mut self,
+        start: VirtAddr,
+        pages: usize,
+        flags: PteFlags,
+        frame_for: &mut impl FnMut(usize) -> Option<Frame>,
+    ) -> u64 {
+        let mut filled = 0;
+        for n in 0..pages {
+            let at = VirtAddr::new(start.get() + n * crate::mm::PAGE_SIZE);
+            let Some(at) = at.filter(|&at| self.get(at).is_none()) else {
+                continue;
+            };
+            if let Some(frame) = frame_for(n) {
+                filled += u64::from(self.map(at, frame, flags).is_ok());
+            }
+        }
+        filled
+    }
+
     pub fn map_special(
         &mut self,
         address: VirtAddr,

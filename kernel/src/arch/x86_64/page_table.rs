@@ -458,6 +458,56 @@ impl PageTable {
         Ok(())
     }
 
+    pub fn fill_empty(
+        &mut self,
+        start: VirtAddr,
+        pages: usize,
+        flags: PteFlags,
+        frame_for: &mut impl FnMut(usize) -> Option<Frame>,
+    ) -> u64 {
+        let bits_of_all = to_hardware(FrameNumber(0), flags - PteFlags::SPECIAL);
+        let (mut at, end) = (start.get(), start.get() + pages * PAGE_SIZE);
+        let (mut filled, mut number) = (0, 0);
+        while at < end {
+            let stop = next_at(at, 1).min(end);
+            let Ok(low) = self.low_or_new(at) else {
+                break;
+            };
+            let (slots, _) = lowest_table(low, at, stop);
+            let mut added = 0;
+            for slot in slots {
+                let before = slot.load(Ordering::Relaxed);
+                if before & !MARKER == 0
+                    && let Some(frame) = frame_for(number)
+                {
+                    let value = bits_of_all | frame.into_raw().phys();
+                    let value = match before {
+                        MARKER => value & !bits::WRITE | UFFD_WP,
+                        _ => value,
+                    };
+                    slot.store(value, Ordering::Relaxed);
+                    added += u64::from(before != MARKER);
+                    filled += 1;
+                }
+                number += 1;
+            }
+            count_up(low, added);
+            self.drop_if_empty(at, low);
+            at = stop;
+        }
+        filled
+    }
+
+    /// Frees the lowest table of an address if nothing is in it, and nothing was since the last flush.
+    #[inline]
+    fn drop_if_empty(&mut self, address: usize, low: &AtomicU64) {
+        if low.load(Ordering::Relaxed) & bits::COUNT == 0
+            && let Some(path) = self.path(address)
+        {
+            free_empty(self.detach_empty(&path));
+        }
+    }
+
     /// Whether a page that is not there is marked to be write-protected when it comes.
     pub fn is_marked(&self, address: VirtAddr) -> bool {
         let slot = self.slot(address);

@@ -39,20 +39,17 @@ pub(super) fn map_neighbours(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr
     if !vma.writable_at_once() {
         flags.remove(PteFlags::WRITE);
     }
+    let own = (page.get() - start.get()) >> PAGE_SHIFT;
     let mut mapped = 0;
-    let mut table = None;
-    source.mapping.for_each_ready(first, pages, |at, ready| {
-        let table = table.get_or_insert_with(|| mm.page_table.lock());
-        let Some(neighbour) = VirtAddr::new(start.get() + at * PAGE_SIZE) else {
-            return false;
-        };
-        if neighbour == page || table.get(neighbour).is_some() {
-            return true;
-        }
-        let is_mapped = table.map(neighbour, ready.share(), flags).is_ok();
-        mapped += u64::from(is_mapped);
-        is_mapped
-    });
-    drop(table);
+    source
+        .mapping
+        .for_each_run(first, pages, |offset, len, run| {
+            let Some(at) = VirtAddr::new(start.get() + offset * PAGE_SIZE) else {
+                return;
+            };
+            let mut frame_for = |n: usize| if n + offset == own { None } else { run.get(n) };
+            let mut table = mm.page_table.lock();
+            mapped += table.fill_empty(at, len, flags, &mut frame_for);
+        });
     mm.resident.add(source.mapping.kind(), mapped);
 }

@@ -21,7 +21,6 @@ mod write;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE};
@@ -138,14 +137,18 @@ enum Want {
     Ahead,
 }
 
-/// A page that is up to date, in a tree that is locked.
-pub struct Ready<'tree>(FrameNumber, PhantomData<&'tree ()>);
+/// Pages of a file that follow each other, under the lock of its pages.
+pub struct ReadyRun<'tree>(tree::Run<'tree>);
 
-impl Ready<'_> {
-    /// A reference of its own.
-    pub fn share(&self) -> Frame {
+impl ReadyRun<'_> {
+    /// A reference to the `n`th page, if it is there and up to date.
+    #[inline]
+    pub fn get(&self, n: usize) -> Option<Frame> {
+        let page = self.0.get(n)?;
+        let state = frame::meta(page).state.load(Ordering::Acquire);
+        // Room that was set aside is used by its own fault.
         // SAFETY: the tree holds a reference, under its lock.
-        unsafe { Frame::share(self.0) }
+        page_state::is_data(state).then(|| unsafe { Frame::share(page) })
     }
 }
 
@@ -380,25 +383,23 @@ impl Mapping {
         })
     }
 
-    /// Shows `f` those of the `count` pages from `first` on that are up to date, each with its distance from `first`, until it answers
-    /// false. The tree is locked meanwhile, so that none leaves the file; a page table may be locked inside.
-    pub fn for_each_ready(
+    /// Shows up to `count` pages from `first` on, in runs: `f` gets how far behind `first` a run begins, how many pages it has at most, and
+    /// the run. The tree is locked meanwhile, so that none leaves the file; a page table may be locked inside.
+    pub fn for_each_run(
         &self,
         first: u64,
         count: usize,
-        mut f: impl FnMut(usize, Ready<'_>) -> bool,
+        mut f: impl FnMut(usize, usize, ReadyRun<'_>),
     ) {
         let pages = self.pages.lock();
-        for index in first..self.pages().min(first.saturating_add(count as u64)) {
-            let Some(page) = pages.get(index) else {
-                continue;
-            };
-            let state = frame::meta(page).state.load(Ordering::Acquire);
-            // Room that was set aside is used by its own fault.
-            if page_state::is_data(state) && !f((index - first) as usize, Ready(page, PhantomData))
-            {
-                return;
+        let end = self.pages().min(first.saturating_add(count as u64));
+        let mut index = first;
+        while index < end {
+            let (len, run) = pages.run(index, (end - index) as usize);
+            if !run.is_empty() {
+                f((index - first) as usize, len, ReadyRun(run));
             }
+            index += len as u64;
         }
     }
 

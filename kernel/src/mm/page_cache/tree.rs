@@ -73,6 +73,21 @@ pub enum Sweep {
     Stop,
 }
 
+/// Entries of pages whose indexes follow each other.
+pub struct Run<'tree>(&'tree [u64]);
+
+impl Run<'_> {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The page of the `n`th entry; the tree keeps its reference.
+    #[inline]
+    pub fn get(&self, n: usize) -> Option<FrameNumber> {
+        number_in(*self.0.get(n)?)
+    }
+}
+
 /// A map from page index to frame.
 pub struct FrameTree {
     root: u64,
@@ -113,6 +128,36 @@ impl FrameTree {
             number = number_in(unsafe { *arch::frame_ptr(number).cast::<u64>().add(slot) })?;
         }
         Some(number)
+    }
+
+    /// The entries from `index` on, at most `count` (not 0), that lie together: how many indexes these are, and what is there, which is
+    /// nothing or an entry for each.
+    pub fn run(&self, index: u64, count: usize) -> (usize, Run<'_>) {
+        if self.height == 0 {
+            let is_root = index == 0 && self.root != 0;
+            return (
+                1,
+                Run(&core::slice::from_ref(&self.root)[..usize::from(is_root)]),
+            );
+        }
+        let slot = index as usize % ENTRIES;
+        let len = count.min(ENTRIES - slot);
+        let mut number = self.covers(index).then(|| number_in(self.root)).flatten();
+        for level in (1..self.height).rev() {
+            let slot = (index >> (level * BITS)) as usize % ENTRIES;
+            number = number.and_then(|node| {
+                // SAFETY: as in `get`.
+                number_in(unsafe { *arch::frame_ptr(node).cast::<u64>().add(slot) })
+            });
+        }
+        let entries: &[u64] = match number {
+            // SAFETY: as in `get`; `len` entries from the slot on are in the node.
+            Some(leaf) => unsafe {
+                core::slice::from_raw_parts(arch::frame_ptr(leaf).cast::<u64>().add(slot), len)
+            },
+            None => &[],
+        };
+        (len, Run(entries))
     }
 
     /// Puts a page where there is none.
