@@ -4,7 +4,7 @@
 //! areas as those of any shared file. Each shmat(2) opens it anew ([`Attachment`]): areas of two attachments are never joined. The
 //! segment counts its areas; one that was removed goes with the last.
 //!
-//! Locks: the table (rank IPC) outside a segment's state (LEAF). Areas are counted under `mmap_lock`.
+//! Locks: the table (rank IPC) outside a segment's state (SEGMENT). Areas are counted under `mmap_lock`.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -142,7 +142,7 @@ impl Segment {
             name: key,
             maker: current().process.pid,
             state: SpinLock::new(
-                rank::LEAF,
+                rank::SEGMENT,
                 State {
                     permission: Permission::new(flags),
                     attached: 0,
@@ -185,6 +185,7 @@ impl Object<Segment> {
     }
 
     fn status(&self) -> Status {
+        let resident = self.mapping.pages_allocated() * PAGE_SIZE as u64;
         let state = self.state.lock();
         Status {
             id: self.id(),
@@ -198,7 +199,7 @@ impl Object<Segment> {
             maker: self.maker,
             last_pid: state.last_pid,
             attached: state.attached,
-            resident: self.mapping.pages_allocated() * PAGE_SIZE as u64,
+            resident,
         }
     }
 

@@ -25,6 +25,8 @@ pub const POSIX_TIMERS: Rank = Rank(7);
 pub const REVERSE_MAP: Rank = Rank(7);
 /// The objects of one kind of interprocess communication, and what belongs to a message queue.
 pub const IPC: Rank = Rank(9);
+/// What belongs to one segment of shared memory.
+pub const SEGMENT: Rank = Rank(10);
 /// The list of all mappings of files.
 pub const MAPPINGS: Rank = Rank(9);
 /// Page cache trees and the state of a page.
