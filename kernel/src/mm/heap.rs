@@ -138,7 +138,14 @@ impl Place {
 }
 
 impl KernelHeap {
-    fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+    /// A block, or null.
+    #[inline(never)]
+    fn allocate(&mut self, layout: Layout) -> *mut u8 {
+        self.try_allocate(layout)
+            .map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    fn try_allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         let (list, block) = match Place::of(layout) {
             Place::Slab => return self.slabs.allocate(layout.size(), &mut self.large),
             Place::Pages => return self.large.allocate(layout.size()),
@@ -163,6 +170,7 @@ impl KernelHeap {
 
     /// # Safety
     /// `block` came from [`KernelHeap::allocate`] with the same layout, and is not used any more.
+    #[inline(never)]
     unsafe fn free(&mut self, block: NonNull<u8>, layout: Layout) {
         match Place::of(layout) {
             // SAFETY: the caller's promise.
@@ -206,15 +214,23 @@ unsafe impl GlobalAlloc for Global {
         #[cfg(all(test, target_os = "none"))]
         ALLOCATIONS.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         let mut global = self.0.lock();
-        global
-            .allocate(layout)
-            .map_or(ptr::null_mut(), NonNull::as_ptr)
+        if layout.align() <= GRAIN
+            && let Some(block) = global.slabs.allocate_quickly(layout.size())
+        {
+            return block.as_ptr();
+        }
+        global.allocate(layout)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if let Some(block) = NonNull::new(block) {
+            let mut global = self.0.lock();
             // SAFETY: the caller gives back what `alloc` gave with the same layout.
-            unsafe { self.0.lock().free(block, layout) };
+            unsafe {
+                if layout.align() > GRAIN || !global.slabs.free_quickly(block, layout.size()) {
+                    global.free(block, layout);
+                }
+            }
         }
     }
 }

@@ -36,6 +36,7 @@ struct Class(usize);
 
 impl Class {
     /// The class of the smallest blocks for `bytes`, at most [`LARGEST`].
+    #[inline]
     fn of(bytes: usize) -> Class {
         Class(if bytes <= LARGEST_IN_PAGE {
             bytes.max(1).div_ceil(GRAIN) - 1
@@ -107,6 +108,8 @@ struct Span {
     used: u16,
     /// Blocks that were ever in use: those behind are not in the list of free ones.
     carved: u16,
+    /// Blocks there are.
+    capacity: u16,
 }
 
 const _: () = assert!(size_of::<Span>() <= GRAIN);
@@ -131,6 +134,49 @@ impl Slabs {
         }
     }
 
+    /// A block that was free before, if `bytes` are few and that leaves its span in the list of those with free blocks.
+    #[inline]
+    pub fn allocate_quickly(&mut self, bytes: usize) -> Option<NonNull<u8>> {
+        if bytes > LARGEST_IN_PAGE {
+            return None;
+        }
+        // SAFETY: spans in a list are initialised and the slabs' own, and what is in their list of free blocks is free.
+        unsafe {
+            let span = self.partial[Class::of(bytes).0].as_mut()?;
+            let block = NonNull::new(span.free)?;
+            if span.used + 1 >= span.capacity {
+                return None;
+            }
+            span.used += 1;
+            span.free = block.as_ref().next;
+            Some(block.cast())
+        }
+    }
+
+    /// Frees a block, if that leaves its span in the list of those with free blocks; whether it did.
+    ///
+    /// # Safety
+    /// As for [`Slabs::free`].
+    #[inline]
+    pub unsafe fn free_quickly(&mut self, block: NonNull<u8>, bytes: usize) -> bool {
+        if bytes > LARGEST_IN_PAGE {
+            return false;
+        }
+        let at = block.as_ptr().map_addr(|addr| addr & !(PAGE_SIZE - 1));
+        // SAFETY: a block of this size lies behind the header of its span, a page that is the slabs' own; it is free now, and large enough.
+        unsafe {
+            let span = &mut *at.cast::<Span>();
+            if span.used == span.capacity || span.used == 1 {
+                return false;
+            }
+            let block = block.cast::<FreeBlock>();
+            block.write(FreeBlock { next: span.free });
+            span.free = block.as_ptr();
+            span.used -= 1;
+        }
+        true
+    }
+
     /// A block of `bytes`, at most [`LARGEST`], aligned to [`GRAIN`]. `None` if there is no memory.
     pub fn allocate(&mut self, bytes: usize, large: &mut LargeBlocks) -> Option<NonNull<u8>> {
         let class = Class::of(bytes);
@@ -152,7 +198,7 @@ impl Slabs {
                 span.free = (*block).next;
                 block.cast()
             };
-            if (*at).used == class.capacity() {
+            if (*at).used == (*at).capacity {
                 self.unlink(at, class);
             }
             NonNull::new(block)
@@ -169,7 +215,7 @@ impl Slabs {
             .cast::<Span>();
         // SAFETY: blocks lie behind the header of their span, which is the slabs' own; the block is free now, and large enough.
         unsafe {
-            let was_full = (*at).used == class.capacity();
+            let was_full = (*at).used == (*at).capacity;
             let block = block.as_ptr().cast::<FreeBlock>();
             block.write(FreeBlock { next: (*at).free });
             (*at).free = block;
@@ -230,6 +276,7 @@ fn new_span(class: Class, large: &mut LargeBlocks) -> Option<NonNull<Span>> {
             frame,
             used: 0,
             carved: 0,
+            capacity: class.capacity(),
         });
     }
     Some(at)
