@@ -28,22 +28,29 @@ struct Slot {
 struct Bitmap {
     /// Bit n: word n has a free bit.
     words_with_free: u64,
-    /// Bit set: in use.
-    used: [u64; WORDS],
+    /// Bit set: in use. Words that are missing at the end have none: most tables are small, and copied by each fork.
+    used: Vec<u64>,
 }
 
 impl Bitmap {
     const fn new() -> Bitmap {
         Bitmap {
             words_with_free: !0,
-            used: [0; WORDS],
+            used: Vec::new(),
         }
+    }
+
+    fn word(&self, word: usize) -> u64 {
+        self.used.get(word).copied().unwrap_or(0)
     }
 
     /// The lowest free descriptor that is `from` or greater.
     fn first_free(&self, from: usize) -> Option<usize> {
         let (word, bit) = (from / 64, from % 64);
-        let here = !*self.used.get(word)? & (!0 << bit);
+        if word >= WORDS {
+            return None;
+        }
+        let here = !self.word(word) & (!0 << bit);
         if here != 0 {
             return Some(word * 64 + here.trailing_zeros() as usize);
         }
@@ -52,9 +59,20 @@ impl Bitmap {
             return None;
         }
         let word = later.trailing_zeros() as usize;
-        Some(word * 64 + (!self.used[word]).trailing_zeros() as usize)
+        Some(word * 64 + (!self.word(word)).trailing_zeros() as usize)
     }
 
+    /// Makes sure that `fd` can be set. `ENOMEM`.
+    fn reserve(&mut self, fd: usize) -> Result {
+        let words = fd / 64 + 1;
+        if words > self.used.len() {
+            self.used.try_reserve(words - self.used.len())?;
+            self.used.resize(words, 0);
+        }
+        Ok(())
+    }
+
+    /// Notes whether `fd`, for which there is room, is in use.
     fn set(&mut self, fd: usize, used: bool) {
         let (word, bit) = (fd / 64, 1u64 << (fd % 64));
         if used {
@@ -67,6 +85,13 @@ impl Bitmap {
         } else {
             self.words_with_free |= 1 << word;
         }
+    }
+
+    fn copy(&self) -> Result<Bitmap> {
+        let mut used = Vec::new();
+        used.try_reserve_exact(self.used.len())?;
+        used.extend_from_slice(&self.used);
+        Ok(Bitmap { used, ..*self })
     }
 }
 
@@ -232,7 +257,7 @@ impl FileTable {
             close_on_exec: slot.close_on_exec,
         };
         slots.extend(table.slots.iter().map(|slot| slot.as_ref().map(copy)));
-        let bitmap = Bitmap { ..table.bitmap };
+        let bitmap = table.bitmap.copy()?;
         Ok(FileTable(SpinLock::new(
             rank::FILES,
             Slots { slots, bitmap },
@@ -275,6 +300,7 @@ impl Slots {
             self.slots.try_reserve(fd + 1 - self.slots.len())?;
             self.slots.resize_with(fd + 1, || None);
         }
+        self.bitmap.reserve(fd)?;
         self.bitmap.set(fd, true);
         Ok(self.slots[fd].replace(slot))
     }
