@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -322,6 +323,38 @@ static int another_program(int fd) {
     return 3;
 }
 
+static volatile int told;
+static void on_message(union sigval value) { told = value.sival_int; }
+
+/* By a thread of the C library's, and by the socket that it uses for that. */
+static void telling_threads(void) {
+    int fd = queue(4, 8, O_NONBLOCK), pair[2];
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = on_message, .sigev_value.sival_int = 77};
+    SHOW(mq_notify(fd, &event)); SHOW(mq_notify(fd, &event)); SHOW(mq_send(fd, "1", 1, 0));
+    for (int n = 0; n < 2000 && !told; n++)
+        nap(1);
+    printf("told %d\n", told);
+    receive(fd);
+    SHOW(mq_notify(fd, &event)); SHOW(mq_notify(fd, NULL)); SHOW(mq_notify(fd, &event)); SHOW(mq_notify(fd, NULL));
+    char cookie[32] = "the cookie, of which the last ", got[64] = "";
+    int link = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0);
+    GOES(link); GOES(socket(AF_NETLINK, SOCK_STREAM, 0)); GOES(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+    event = (struct sigevent){.sigev_notify = SIGEV_THREAD, .sigev_signo = link, .sigev_value.sival_ptr = BAD};
+    SHOW(k_notify(fd, &event)); event.sigev_value.sival_ptr = cookie; event.sigev_signo = 99; SHOW(k_notify(fd, &event));
+    event.sigev_signo = fd; SHOW(k_notify(fd, &event)); event.sigev_signo = pair[0]; SHOW(k_notify(fd, &event));
+    event.sigev_signo = link; SHOW(k_notify(99, &event)); SHOW(k_notify(fd, &event)); SHOW(k_notify(fd, &event));
+    struct pollfd one = {link, POLLIN, 0};
+    SHOW(poll(&one, 1, 0)); SHOW(recv(link, got, sizeof got, MSG_DONTWAIT));
+    pread(fd, got, sizeof got - 1, 0); printf("%.39s\n", got);
+    SHOW(mq_send(fd, "2", 1, 0)); SHOW(poll(&one, 1, 0)); SHOW(recv(link, got, sizeof got, MSG_WAITALL)); printf("%.30s %d\n", got, got[31]);
+    receive(fd);
+    SHOW(k_notify(fd, &event)); SHOW(k_notify(fd, NULL)); SHOW(recv(link, got, sizeof got, MSG_DONTWAIT)); printf("%.30s %d\n", got, got[31]);
+    SHOW(k_notify(fd, &event)); close(link); SHOW(mq_send(fd, "3", 1, 0)); receive(fd);
+    SHOW(k_notify(fd, NULL));
+    mq_unlink(name);
+    close(fd); close(pair[0]); close(pair[1]);
+}
+
 struct part { int fd, number; };
 
 static void *taker(void *given) {
@@ -483,6 +516,7 @@ int main(int count, char **args) {
     watching();
     interrupted();
     notifying();
+    telling_threads();
     turns();
     limits();
     return 0;

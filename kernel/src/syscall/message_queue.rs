@@ -6,8 +6,9 @@ use super::args::{Args, file, masked, read_path};
 use super::fd::install;
 use super::time::{NS_PER_S, TimePair, to_ns};
 use crate::errno::{Errno, Result};
+use crate::fs::socket::Notice;
 use crate::ipc::posix_queue::directory::{self, name_given};
-use crate::ipc::posix_queue::{Notification, PRIORITIES, Size, is_nonblock, queue_of};
+use crate::ipc::posix_queue::{COOKIE_LEN, Notification, PRIORITIES, Size, is_nonblock, queue_of};
 use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::timer::Deadline;
 use crate::signal::Signal;
@@ -79,8 +80,7 @@ pub fn sys_mq_timedreceive(&[fd, addr, len, priority, timeout, _]: &Args) -> Res
     })
 }
 
-/// mq_notify(2). SIGEV_THREAD is for the C library's own use, over a socket of a kind that there is not: `EBADF`, as for any descriptor
-/// that is none.
+/// mq_notify(2).
 pub fn sys_mq_notify(&[fd, event, ..]: &Args) -> Result<usize> {
     let how = match UserPtr::<[u64; 8]>::optional(event) {
         None => None,
@@ -90,7 +90,8 @@ pub fn sys_mq_notify(&[fd, event, ..]: &Args) -> Result<usize> {
     queue_of(&file)?.notify(how).map(|()| 0)
 }
 
-/// What a `struct sigevent` asks for. `EINVAL`, `EBADF`.
+/// What a `struct sigevent` asks for. With SIGEV_THREAD the C library names a socket instead of a signal, and what is to be sent to it.
+/// `EINVAL`, `EFAULT`, `EBADF`, `ENOTSOCK`.
 fn notification([value, signal_and_kind, ..]: [u64; 8]) -> Result<Notification> {
     let signal = signal_and_kind as u32;
     match (signal_and_kind >> 32) as u32 {
@@ -100,7 +101,13 @@ fn notification([value, signal_and_kind, ..]: [u64; 8]) -> Result<Notification> 
             let signal = Signal::new(signal as usize).ok_or(Errno::EINVAL)?;
             Ok(Notification::Signal(Some(signal), value))
         }
-        abi::SIGEV_THREAD => Err(Errno::EBADF),
+        abi::SIGEV_THREAD => {
+            let cookie = UserPtr::<[u8; COOKIE_LEN]>::new(value as usize).read()?;
+            Ok(Notification::Socket(Notice::new(
+                file(signal as usize)?,
+                &cookie,
+            )?))
+        }
         _ => Err(Errno::EINVAL),
     }
 }

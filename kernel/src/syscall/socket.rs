@@ -7,7 +7,7 @@ use linux_raw_sys::net;
 
 use super::args::{Args, read_iovecs, usable_file};
 use super::control::{self, Space};
-use super::fd::install_pair;
+use super::fd::{install, install_pair};
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::io::{Dst, IOV_MAX, IoVec, MAX_RW_COUNT, Src};
@@ -43,10 +43,27 @@ pub fn sys_socketpair(&[domain, kind, protocol, fds, ..]: &Args) -> Result<usize
     install_pair(pair, flags, fds)
 }
 
-/// socket(2): a socket without another could not reach anybody.
-pub fn sys_socket(_: &Args) -> Result<usize> {
-    Err(Errno::EAFNOSUPPORT)
+/// socket(2): a socket without another could not reach anybody. But the kernel can reach one, for mq_notify(3).
+pub fn sys_socket(&[domain, kind, protocol, ..]: &Args) -> Result<usize> {
+    let (kind, flags) = (kind as u32 & 0xf, kind as u32 & !0xf);
+    if flags & !(abi::O_CLOEXEC | abi::O_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if domain as u32 != net::AF_NETLINK {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    if kind != net::SOCK_RAW && kind != net::SOCK_DGRAM {
+        return Err(Errno::ESOCKTNOSUPPORT);
+    }
+    if protocol as u32 != NETLINK_ROUTE {
+        return Err(Errno::EPROTONOSUPPORT);
+    }
+    let socket = socket::for_notices(abi::O_RDWR | flags & abi::O_NONBLOCK)?;
+    install(socket, flags)
 }
+
+/// The protocol that is always there (`include/uapi/linux/netlink.h`).
+const NETLINK_ROUTE: u32 = 0;
 
 /// bind(2), listen(2), accept(2), accept4(2): not for the sockets of a pair.
 pub fn sys_listen(&[fd, ..]: &Args) -> Result<usize> {
@@ -76,7 +93,7 @@ fn control(file: &File, flags: u32) -> Result<Control> {
 fn check_destination(socket: &Socket, named: bool) -> Result {
     match socket.kind() {
         Kind::Stream if named => Err(Errno::EISCONN),
-        Kind::Datagram if named => Err(Errno::ECONNREFUSED),
+        Kind::Datagram | Kind::Notices if named => Err(Errno::ECONNREFUSED),
         _ => Ok(()),
     }
 }
@@ -211,8 +228,12 @@ pub fn sys_getsockopt(&[fd, level, name, to, len, ..]: &Args) -> Result<usize> {
                 Kind::Stream => net::SOCK_STREAM,
                 Kind::Datagram => net::SOCK_DGRAM,
                 Kind::Packets => net::SOCK_SEQPACKET,
+                Kind::Notices => net::SOCK_RAW,
             },
-            net::SO_DOMAIN => net::AF_UNIX,
+            net::SO_DOMAIN => match socket.kind() {
+                Kind::Notices => net::AF_NETLINK,
+                _ => net::AF_UNIX,
+            },
             net::SO_ERROR => socket
                 .take_error()
                 .map_or(0, |error| error.to_ret().wrapping_neg() as u32),

@@ -3,11 +3,14 @@
 //! Both sockets of a pair share one lock. What one sends waits with the other as messages, which never change: a datagram is taken out and
 //! copied without the lock, a stream's bytes are copied under it with faults turned off, as a pipe's.
 //!
+//! A socket for what the kernel tells ([`Notice`]) is one of a pair whose other side nobody has.
+//!
 //! Open files may travel, but no sockets: so there are no cycles of sockets that keep each other, and no depth of sockets in sockets.
 //!
 //! Lock rank: FILES. Messages that hold files are dropped after the lock is released.
 
 mod message;
+mod notice;
 mod transfer;
 
 use alloc::boxed::Box;
@@ -19,6 +22,7 @@ use bitflags::bitflags;
 
 use self::message::Queue;
 pub use self::message::Sender;
+pub use self::notice::Notice;
 pub use self::transfer::{Control, Load};
 use super::file::{File, Opened};
 use super::inode::{Access, FileSystem, FileType, Inode, Place, Stat, Time};
@@ -48,12 +52,14 @@ pub enum Kind {
     Datagram,
     /// Messages over a connection.
     Packets,
+    /// Messages from the kernel, which takes none (`netlink(7)`).
+    Notices,
 }
 
 impl Kind {
     /// Whether one side learns of the other's end.
     fn connected(self) -> bool {
-        self != Kind::Datagram
+        matches!(self, Kind::Stream | Kind::Packets)
     }
 }
 
@@ -124,25 +130,38 @@ static NEXT_INO: AtomicU64 = AtomicU64::new(1);
 
 /// Two sockets that are connected to each other; `flags` are those of open(2). `ENOMEM`.
 pub fn pair(kind: Kind, flags: u32) -> Result<[Arc<File>; 2]> {
-    super::check_memory()?;
-    let pair = Arc::try_new(Pair {
-        kind,
-        sides: SpinLock::new(rank::FILES, [Side::new(), Side::new()]),
-        readers: [WaitQueue::new(), WaitQueue::new()],
-        writers: [WaitQueue::new(), WaitQueue::new()],
-        watchers: [PollQueue::new(), PollQueue::new()],
-        maker: Sender::current(),
-        ino: NEXT_INO.fetch_add(2, Ordering::Relaxed),
-    })?;
-    let open = |here| {
-        let inode = SocketInode::new(pair.ino + here as u64)?;
+    let pair = Pair::new(kind)?;
+    Ok([pair.open(0, flags)?, pair.open(1, flags)?])
+}
+
+/// A socket for what the kernel tells. `ENOMEM`.
+pub fn for_notices(flags: u32) -> Result<Arc<File>> {
+    Pair::new(Kind::Notices)?.open(0, flags)
+}
+
+impl Pair {
+    fn new(kind: Kind) -> Result<Arc<Pair>> {
+        super::check_memory()?;
+        Ok(Arc::try_new(Pair {
+            kind,
+            sides: SpinLock::new(rank::FILES, [Side::new(), Side::new()]),
+            readers: [WaitQueue::new(), WaitQueue::new()],
+            writers: [WaitQueue::new(), WaitQueue::new()],
+            watchers: [PollQueue::new(), PollQueue::new()],
+            maker: Sender::current(),
+            ino: NEXT_INO.fetch_add(2, Ordering::Relaxed),
+        })?)
+    }
+
+    /// Opens a side.
+    fn open(self: &Arc<Self>, here: usize, flags: u32) -> Result<Arc<File>> {
+        let inode = SocketInode::new(self.ino + here as u64)?;
         let socket = Box::try_new(Socket {
-            pair: pair.clone(),
+            pair: self.clone(),
             here,
         })?;
         File::new(inode, Opened::Stream(socket), flags)
-    };
-    Ok([open(0)?, open(1)?])
+    }
 }
 
 impl Socket {
@@ -290,7 +309,7 @@ impl Stream for Socket {
         let bytes = match command {
             linux_raw_sys::ioctl::FIONREAD => match self.pair.kind {
                 Kind::Stream | Kind::Packets => sides[self.here].queue.bytes(),
-                Kind::Datagram => sides[self.here]
+                Kind::Datagram | Kind::Notices => sides[self.here]
                     .queue
                     .first()
                     .map_or(0, |first| first.bytes.len()),

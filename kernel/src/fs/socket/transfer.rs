@@ -68,7 +68,7 @@ impl Socket {
     pub fn send(&self, src: &mut Src<'_>, load: Load, control: Control) -> Result<usize> {
         match self.pair.kind {
             Kind::Stream => self.send_stream(src, load, control),
-            Kind::Datagram | Kind::Packets => self.send_message(src, load, control),
+            Kind::Datagram | Kind::Packets | Kind::Notices => self.send_message(src, load, control),
         }
     }
 
@@ -109,6 +109,9 @@ impl Socket {
     fn broken(&self, sides: &mut [Side; 2], unread: &mut Queue) -> Option<Errno> {
         let there = sides[self.there()].open;
         let kind = self.pair.kind;
+        if kind == Kind::Notices {
+            return Some(Errno::ECONNREFUSED);
+        }
         let side = &mut sides[self.here];
         if kind == Kind::Packets
             && let Some(error) = side.error.take()
@@ -171,7 +174,7 @@ impl Socket {
     pub fn receive(&self, dst: &mut Dst<'_>, control: Control) -> Result<Received> {
         match self.pair.kind {
             Kind::Stream => self.receive_stream(dst, control),
-            Kind::Datagram | Kind::Packets => self.receive_message(dst, control),
+            Kind::Datagram | Kind::Packets | Kind::Notices => self.receive_message(dst, control),
         }
     }
 

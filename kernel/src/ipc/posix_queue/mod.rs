@@ -35,7 +35,7 @@ use crate::task::rlimit::Resource;
 use inode::Attributes;
 use notification::Registration;
 
-pub use notification::{Notification, closed_by_process};
+pub use notification::{COOKIE_LEN, Notification, closed_by_process};
 
 /// Priorities of messages are below this (`MQ_PRIO_MAX`).
 pub const PRIORITIES: u32 = 32768;

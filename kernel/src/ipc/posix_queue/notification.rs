@@ -10,18 +10,20 @@ use linux_raw_sys::general as abi;
 use super::{Queue, State, queue_of};
 use crate::errno::{Errno, Result};
 use crate::fs::File;
+use crate::fs::socket::Notice;
 use crate::sched::current;
 use crate::signal::info::Detail;
 use crate::signal::{SigInfo, Signal, code, send};
 use crate::task::Process;
 
 /// How a process wants to be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notification {
     /// Not at all; but nobody else is told either.
     None,
     /// By a signal with this value; without a number nothing is sent.
     Signal(Option<Signal>, u64),
+    /// By a message to a socket, where the C library has a thread that waits.
+    Socket(Notice),
 }
 
 /// A process that is to be told.
@@ -31,6 +33,12 @@ pub(super) struct Registration {
     /// As it was then: another program does not expect the signal.
     programs: u32,
 }
+
+/// How a message to a socket ends: why it was sent (`include/uapi/linux/mqueue.h`).
+const NOTIFY_WOKENUP: u8 = 1;
+const NOTIFY_REMOVED: u8 = 2;
+/// Bytes of such a message (`NOTIFY_COOKIE_LEN`).
+pub const COOKIE_LEN: usize = 32;
 
 /// Registrations there are, so that closing other files costs nothing.
 static REGISTRATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -43,6 +51,15 @@ impl Registration {
             how,
             process: alloc::sync::Arc::downgrade(process),
             programs: process.programs(),
+        }
+    }
+
+    /// It was taken back.
+    fn removed(removed: Option<Registration>) {
+        if let Some(registration) = removed
+            && let Notification::Socket(notice) = &registration.how
+        {
+            notice.send(NOTIFY_REMOVED);
         }
     }
 
@@ -64,13 +81,20 @@ pub(super) struct Event(Registration);
 impl Event {
     /// Tells it, as by the current process.
     pub fn send(self) {
-        let Notification::Signal(Some(signal), value) = self.0.how else {
+        match &self.0.how {
+            Notification::None | Notification::Signal(None, _) => {}
+            Notification::Signal(Some(signal), value) => self.0.signal(*signal, *value),
+            Notification::Socket(notice) => notice.send(NOTIFY_WOKENUP),
+        }
+    }
+}
+
+impl Registration {
+    fn signal(&self, signal: Signal, value: u64) {
+        let Some(process) = self.process.upgrade() else {
             return;
         };
-        let Some(process) = self.0.process.upgrade() else {
-            return;
-        };
-        if process.programs() != self.0.programs {
+        if process.programs() != self.programs {
             return;
         }
         let sender = &current().process;
@@ -102,7 +126,11 @@ impl Queue {
     pub fn notify(&self, how: Option<Notification>) -> Result {
         let mut state = self.state.lock();
         match how {
-            None => state.unregister(),
+            None => {
+                let removed = state.unregister();
+                drop(state);
+                Registration::removed(removed);
+            }
             Some(_) if state.registration.is_some() => return Err(Errno::EBUSY),
             Some(how) => state.registration = Some(Registration::new(how)),
         }
@@ -119,8 +147,9 @@ impl Queue {
             .process
             .upgrade()
             .map_or(0, |process| process.pid);
-        match registration.how {
+        match &registration.how {
             Notification::None => (abi::SIGEV_NONE, 0, pid),
+            Notification::Socket(_) => (abi::SIGEV_THREAD, 0, pid),
             Notification::Signal(signal, _) => {
                 let number = signal.map_or(0, Signal::number);
                 (abi::SIGEV_SIGNAL, u32::from(number), pid)
@@ -130,10 +159,10 @@ impl Queue {
 }
 
 impl State {
-    fn unregister(&mut self) {
-        if self.registration.as_ref().is_some_and(Registration::is_own) {
-            self.registration = None;
-        }
+    /// Takes the current process's registration.
+    fn unregister(&mut self) -> Option<Registration> {
+        self.registration
+            .take_if(|registration| registration.is_own())
     }
 }
 
@@ -142,6 +171,7 @@ pub fn closed_by_process(file: &File) {
     if REGISTRATIONS.load(Ordering::Relaxed) > 0
         && let Ok(queue) = queue_of(file)
     {
-        queue.state.lock().unregister();
+        let removed = queue.state.lock().unregister();
+        Registration::removed(removed);
     }
 }
