@@ -144,6 +144,11 @@ fn processes_in_c() {
 }
 
 #[test]
+fn what_processes_and_threads_share() {
+    oracle::assert_same(Compiled::fixed("sharing").path(), &[], b"");
+}
+
+#[test]
 fn file_permissions_of_owner_group_others_and_root() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!(

@@ -1,47 +1,55 @@
-//! Where a process stands in the file tree: working directory and program file.
+//! Where a thread stands in the file tree, and the umask (`fs_struct`).
 //!
 //! Lock rank: FILES.
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::file::File;
 use super::inode::{FileType, InodeRef};
 use super::path::Start;
 use super::permission::{Subject, Want};
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinLock, rank};
 
-/// Working directory and program of a process, shared by its threads.
-pub struct FsContext(SpinLock<State>);
-
-#[derive(Clone)]
-struct State {
+/// Working directory and umask of all who share them: the threads of a process, as a rule.
+pub struct FsContext {
     /// `None`: the root.
-    cwd: Option<InodeRef>,
-    exe: Option<Arc<File>>,
+    cwd: SpinLock<Option<InodeRef>>,
+    umask: AtomicU32,
 }
 
 impl FsContext {
-    /// A context at the root, without a program.
-    pub fn new() -> Result<FsContext> {
-        Ok(FsContext(SpinLock::new(
-            rank::FILES,
-            State {
-                cwd: None,
-                exe: None,
-            },
-        )))
+    /// A context at the root. `ENOMEM`.
+    pub fn new() -> Result<Arc<FsContext>> {
+        Self::with(None, 0o022)
     }
 
-    /// The same for a child.
-    pub fn fork(&self) -> Result<FsContext> {
-        let state = self.0.lock().clone();
-        Ok(FsContext(SpinLock::new(rank::FILES, state)))
+    fn with(cwd: Option<InodeRef>, umask: u32) -> Result<Arc<FsContext>> {
+        Ok(Arc::try_new(FsContext {
+            cwd: SpinLock::new(rank::FILES, cwd),
+            umask: AtomicU32::new(umask),
+        })?)
+    }
+
+    /// A copy, for a child. `ENOMEM`.
+    pub fn fork(&self) -> Result<Arc<FsContext>> {
+        let cwd = self.cwd.lock().clone();
+        Self::with(cwd, self.umask())
+    }
+
+    /// Permission bits that new files do not get.
+    pub fn umask(&self) -> u32 {
+        self.umask.load(Ordering::Relaxed)
+    }
+
+    /// umask(2); the old one comes back.
+    pub fn set_umask(&self, mask: u32) -> u32 {
+        self.umask.swap(mask & 0o777, Ordering::Relaxed)
     }
 
     /// The working directory. `ENOENT` before a root file system is mounted.
     pub fn cwd(&self) -> Result<InodeRef> {
-        let cwd = self.0.lock().cwd.clone();
+        let cwd = self.cwd.lock().clone();
         cwd.map_or_else(super::root, Ok)
     }
 
@@ -51,7 +59,7 @@ impl FsContext {
             return Err(Errno::ENOTDIR);
         }
         Subject::current().may(&dir, Want::EXEC)?;
-        let old = self.0.lock().cwd.replace(dir);
+        let old = self.cwd.lock().replace(dir);
         drop(old);
         Ok(())
     }
@@ -68,21 +76,5 @@ impl FsContext {
             at: self.cwd()?,
             subject: Subject::current(),
         })
-    }
-
-    /// The file that the process executes, for /proc/self/exe.
-    pub fn exe(&self) -> Option<Arc<File>> {
-        self.0.lock().exe.clone()
-    }
-
-    /// The process has ended.
-    pub fn clear_exe(&self) {
-        let old = self.0.lock().exe.take();
-        drop(old);
-    }
-
-    pub fn set_exe(&self, exe: Arc<File>) {
-        let old = self.0.lock().exe.replace(exe);
-        drop(old);
     }
 }

@@ -161,8 +161,7 @@ pub fn open_standard_files(config: &Config) -> Result {
         };
         let opened = inode.open(access, false)?;
         current()
-            .process
-            .files
+            .files()
             .insert(File::new(inode, opened, flags)?, 0, 1024, false)?;
     }
     if config.tty.contains(&true) {

@@ -161,7 +161,7 @@ fn open_permitted(inode: InodeRef, flags: u32, execute: bool) -> Result<Arc<File
 
 /// Opens a program for exec: `EACCES` unless it is a regular file that may be run.
 pub fn open_exec(path: &[u8]) -> Result<Arc<File>> {
-    open_exec_at(&current().process.fs.start()?, path, true)
+    open_exec_at(&current().fs().start()?, path, true)
 }
 
 /// The same for a path from another place. `ELOOP` for a symbolic link that is not to be followed.

@@ -312,8 +312,7 @@ fn open_peer(pair: &Arc<Pair>, flags: u32) -> Result<usize> {
     let inode = slave_inode(pair.clone())?;
     let file = super::open::open_inode(inode, flags)?;
     current()
-        .process
-        .files
+        .files()
         .insert(
             file,
             0,

@@ -1,12 +1,13 @@
-//! File descriptors of a process.
+//! File descriptors: a table of open files that one or more threads use (`files_struct`).
 //!
 //! A vector of slots with a two-level bitmap of the free ones, so that the lowest free descriptor is found in constant time.
-//! Files are closed after the lock is released: closing may take other locks of the same rank.
+//! Files are closed after the lock is released: closing may take other locks of the same rank. The table's last user closes all.
 //!
 //! Lock rank: FILES.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::file::File;
 use super::lock::{self, Owner};
@@ -14,7 +15,7 @@ use crate::errno::{Errno, Result};
 use crate::ipc::posix_queue;
 use crate::sync::{SpinLock, rank};
 
-/// Most descriptors of a process, whatever its limit: the reach of the bitmap.
+/// Most descriptors in a table, whatever the limit: the reach of the bitmap.
 pub const MAX_FILES: usize = WORDS * 64;
 
 const WORDS: usize = 64;
@@ -100,18 +101,21 @@ struct Slots {
     bitmap: Bitmap,
 }
 
-/// The descriptors of a process, shared by its threads.
+/// The descriptors of all who share them: the threads of a process, as a rule.
 pub struct FileTable(SpinLock<Slots>);
 
 impl FileTable {
-    pub const fn new() -> FileTable {
-        FileTable(SpinLock::new(
-            rank::FILES,
-            Slots {
-                slots: Vec::new(),
-                bitmap: Bitmap::new(),
-            },
-        ))
+    /// No open file. `ENOMEM`.
+    pub fn new() -> Result<Arc<FileTable>> {
+        Self::with(Slots {
+            slots: Vec::new(),
+            bitmap: Bitmap::new(),
+        })
+    }
+
+    fn with(slots: Slots) -> Result<Arc<FileTable>> {
+        let table = FileTable(SpinLock::new(rank::FILES, slots));
+        Ok(Arc::try_new(table)?)
     }
 
     /// Descriptors that there is room for, in steps of 64 as on Linux.
@@ -248,7 +252,7 @@ impl FileTable {
     }
 
     /// A copy that refers to the same open files. `ENOMEM`.
-    pub fn fork(&self) -> Result<FileTable> {
+    pub fn fork(&self) -> Result<Arc<FileTable>> {
         let table = self.0.lock();
         let mut slots = Vec::new();
         slots.try_reserve_exact(table.slots.len())?;
@@ -258,20 +262,25 @@ impl FileTable {
         };
         slots.extend(table.slots.iter().map(|slot| slot.as_ref().map(copy)));
         let bitmap = table.bitmap.copy()?;
-        Ok(FileTable(SpinLock::new(
-            rank::FILES,
-            Slots { slots, bitmap },
-        )))
+        drop(table);
+        Self::with(Slots { slots, bitmap })
+    }
+
+    /// The same without the descriptors in `except`. `ENOMEM`.
+    pub fn fork_except(&self, except: Range<usize>) -> Result<Arc<FileTable>> {
+        let copy = self.fork()?;
+        let end = copy.0.lock().slots.len();
+        for fd in except.start..except.end.min(end) {
+            // It may be the last reference: not under the lock.
+            let file = copy.0.lock().take(fd);
+            drop(file);
+        }
+        Ok(copy)
     }
 
     /// Closes what exec shall close.
     pub fn close_on_exec(&self) {
         self.close_where(|slot| slot.close_on_exec);
-    }
-
-    /// Closes everything, at the end of the process.
-    pub fn close_all(&self) {
-        self.close_where(|_| true);
     }
 
     fn close_where(&self, closing: impl Fn(&Slot) -> bool) {
@@ -288,9 +297,9 @@ impl FileTable {
     }
 }
 
-impl Default for FileTable {
-    fn default() -> Self {
-        FileTable::new()
+impl Drop for FileTable {
+    fn drop(&mut self) {
+        self.close_where(|_| true);
     }
 }
 
@@ -329,7 +338,7 @@ mod tests {
     #[test]
     fn lowest_free_descriptor() {
         run_test(|| {
-            let table = FileTable::new();
+            let table = FileTable::new().unwrap();
             for expected in 0..130 {
                 assert_eq!(insert(&table, 0), Ok(expected));
             }
@@ -347,13 +356,13 @@ mod tests {
     #[test]
     fn limits() {
         run_test(|| {
-            let table = FileTable::new();
+            let table = FileTable::new().unwrap();
             assert_eq!(table.insert(file(), 0, 2, false), Ok(0));
             assert_eq!(table.insert(file(), 0, 2, false), Ok(1));
             assert_eq!(table.insert(file(), 0, 2, false), Err(Errno::EMFILE));
             assert_eq!(table.insert(file(), 2, 2, false), Err(Errno::EINVAL));
             assert_eq!(table.replace(file(), 2, 2, false), Err(Errno::EBADF));
-            let (full, one) = (FileTable::new(), file());
+            let (full, one) = (FileTable::new().unwrap(), file());
             for _ in 0..MAX_FILES {
                 full.insert(one.clone(), 0, u64::MAX, false).unwrap();
             }
@@ -369,7 +378,7 @@ mod tests {
     #[test]
     fn close_on_exec_and_fork() {
         run_test(|| {
-            let table = FileTable::new();
+            let table = FileTable::new().unwrap();
             insert(&table, 0).unwrap();
             table.insert(file(), 0, 1024, true).unwrap();
             let child = table.fork().unwrap();
@@ -381,8 +390,13 @@ mod tests {
             table.remove_range(0, u32::MAX);
             assert_eq!(table.next_in_use(0), None);
             assert_eq!(child.next_in_use(1), Some(1));
-            child.close_all();
-            assert_eq!(child.next_in_use(0), None);
+            insert(&child, 0).unwrap();
+            let part = child.fork_except(1..usize::MAX).unwrap();
+            assert_eq!((part.next_in_use(0), part.next_in_use(1)), (Some(0), None));
+            let last = child.get(1).unwrap();
+            assert_eq!(Arc::strong_count(&last), 2);
+            drop(child);
+            assert_eq!(Arc::strong_count(&last), 1);
         });
     }
 }

@@ -60,8 +60,8 @@ pub fn open(flags: u32) -> Result<usize> {
         flags & abi::O_NONBLOCK | abi::O_RDONLY,
     )?;
     let limit = process.rlimits.soft(Resource::Files);
-    let fd = process
-        .files
+    let fd = current()
+        .files()
         .insert(file, 0, limit, flags & abi::O_CLOEXEC != 0)?;
     Ok(fd as usize)
 }

@@ -155,7 +155,7 @@ fn decide(
     match action.disposition() {
         Disposition::Ignore => None,
         Disposition::Handler => {
-            handling.action = *action;
+            handling.action = action;
             handling.mask = own.saved.unwrap_or(own.blocked);
             handling.altstack = own.altstack;
             if action.has(sa::RESETHAND) {

@@ -7,6 +7,7 @@
 //! THREAD_SIGNAL: mask, own queue, alternate stack). Both may be taken in interrupt handlers.
 
 pub mod action;
+mod actions;
 pub mod deliver;
 pub mod frame;
 #[cfg(all(test, target_os = "none"))]
@@ -23,11 +24,12 @@ pub mod state;
 pub mod take;
 
 pub use action::{Action, Disposition};
+pub use actions::{RoomForActions, SharedActions};
 pub use frame::{AltStack, FrameRequest, FrameStack};
 pub use info::{Detail, SigInfo, code};
 pub use send::force;
 pub use set::{SigSet, Signal};
-pub use state::{ProcessSignals, RoomForActions, ThreadSignals};
+pub use state::{ProcessSignals, ThreadSignals};
 
 use crate::task::Thread;
 use crate::task::thread::flag;

@@ -574,7 +574,7 @@ pub fn notify_parent(process: &Arc<Process>, code: i32, status: i32) {
     let Some(parent) = process.parent() else {
         return;
     };
-    let action = *parent.signals.lock().action(Signal::SIGCHLD);
+    let action = parent.signals.lock().action(Signal::SIGCHLD);
     let stop = matches!(code, code::CLD_STOPPED | code::CLD_CONTINUED);
     let signal = match stop {
         true => Some(Signal::SIGCHLD).filter(|_| !action.has(super::action::sa::NOCLDSTOP)),

@@ -1,19 +1,16 @@
 //! The signal state of a process and of a thread, as their locks guard it.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use intrusive_collections::{LinkedList, LinkedListAtomicLink, intrusive_adapter};
 
 use super::action::Action;
+use super::actions::{Actions, RoomForActions, SharedActions};
 use super::frame::AltStack;
 use super::queue::Pending;
 use super::set::{SigSet, Signal};
 use crate::errno::OutOfMemory;
 use crate::task::{ExitStatus, Thread};
-
-const ACTIONS: usize = Signal::MAX as usize;
 
 intrusive_adapter!(pub GroupAdapter = Arc<Thread>: Thread { group_link => LinkedListAtomicLink });
 
@@ -45,7 +42,7 @@ impl ThreadSignals {
 
 /// What all threads of a process share. Lock rank: SIGNAL.
 pub struct ProcessSignals {
-    actions: Actions,
+    pub(super) actions: Actions,
     pub pending: Pending,
     /// Every thread ends, with this status.
     pub group_exit: Option<ExitStatus>,
@@ -63,34 +60,6 @@ pub struct ProcessSignals {
     pub threads: LinkedList<GroupAdapter>,
 }
 
-/// Actions in the order of their signals. Not in the structure itself, which is moved into its place when a process is made.
-pub type Actions = Box<[Action; ACTIONS]>;
-
-/// Room for the actions of a new process.
-pub struct RoomForActions(Vec<Action>);
-
-impl RoomForActions {
-    pub fn new() -> Result<RoomForActions, OutOfMemory> {
-        let mut room = Vec::new();
-        room.try_reserve_exact(ACTIONS).map_err(|_| OutOfMemory)?;
-        Ok(RoomForActions(room))
-    }
-
-    /// Fills it.
-    pub fn copy_from(&mut self, parent: &ProcessSignals) {
-        self.0.clear();
-        self.0.extend_from_slice(&*parent.actions);
-    }
-
-    fn into_actions(mut self) -> Result<Actions, OutOfMemory> {
-        self.0.resize(ACTIONS, Action::DEFAULT);
-        self.0
-            .into_boxed_slice()
-            .try_into()
-            .map_err(|_| OutOfMemory)
-    }
-}
-
 impl ProcessSignals {
     pub fn new() -> Result<ProcessSignals, OutOfMemory> {
         ProcessSignals::with(RoomForActions::new()?)
@@ -99,7 +68,7 @@ impl ProcessSignals {
     /// The state of a new process with these actions, by default the default ones: nothing is pending.
     pub fn with(actions: RoomForActions) -> Result<ProcessSignals, OutOfMemory> {
         Ok(ProcessSignals {
-            actions: actions.into_actions()?,
+            actions: Actions::with(actions)?,
             pending: Pending::new()?,
             group_exit: None,
             stopped: None,
@@ -146,27 +115,45 @@ impl ProcessSignals {
     }
 
     #[inline]
-    pub fn action(&self, signal: Signal) -> &Action {
-        &self.actions[signal.index()]
+    pub fn action(&self, signal: Signal) -> Action {
+        self.actions.get(signal)
     }
 
     /// The signal's handler goes; the rest of the action stays, as Linux shows it.
     pub fn set_default(&mut self, signal: Signal) {
-        self.actions[signal.index()].handler = Action::DEFAULT.handler;
+        self.actions
+            .change(|actions| actions[signal.index()].handler = Action::DEFAULT.handler);
     }
 
+    #[inline]
     pub fn set_action(&mut self, signal: Signal, action: Action) {
-        self.actions[signal.index()] = action;
+        self.actions
+            .change(|actions| actions[signal.index()] = action);
     }
 
-    /// Handlers go back to the default at execve(2); ignored signals stay ignored.
+    /// Handlers go back to the default; ignored signals stay ignored.
     pub fn reset_handlers(&mut self) {
-        for action in self.actions.iter_mut() {
-            let ignored = action.disposition() == super::Disposition::Ignore;
-            *action = Action {
-                handler: if ignored { action.handler } else { 0 },
-                ..Action::DEFAULT
-            };
-        }
+        self.actions.reset_handlers();
+    }
+
+    /// Actions for a process that shall have the same as this one; `room` is for them if nobody has had so far.
+    pub fn share_actions(&mut self, room: Arc<SharedActions>) -> Arc<SharedActions> {
+        self.actions.share(room)
+    }
+
+    /// From now on the actions are `shared`, which stand for those of another process.
+    pub fn join_actions(&mut self, shared: Arc<SharedActions>) {
+        self.actions.join(shared);
+    }
+
+    /// Makes the actions the process's own. What comes back is to be dropped when the lock is not held.
+    #[must_use = "dropped under the lock otherwise"]
+    pub fn unshare_actions(&mut self) -> Option<Arc<SharedActions>> {
+        self.actions.unshare()
+    }
+
+    /// Whether another process has the same actions.
+    pub fn are_actions_shared(&self) -> bool {
+        self.actions.are_shared()
     }
 }

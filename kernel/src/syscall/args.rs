@@ -19,7 +19,7 @@ pub type Args = [usize; 6];
 
 /// The file of a descriptor. `EBADF`.
 pub fn file(fd: usize) -> Result<Arc<File>> {
-    current().process.files.get(fd as i32)
+    current().files().get(fd as i32)
 }
 
 /// The file of a descriptor that was not opened with O_PATH. `EBADF`.
@@ -45,7 +45,7 @@ pub fn read_path(addr: usize) -> Result<Vec<u8>> {
 
 /// Where a path given with a directory descriptor starts. `EBADF`, `ENOTDIR`.
 pub fn start_at(dirfd: usize, path: &[u8]) -> Result<Start> {
-    let start = current().process.fs.start()?;
+    let start = current().fs().start()?;
     if dirfd as i32 == abi::AT_FDCWD || path.first() == Some(&b'/') {
         return Ok(start);
     }
@@ -74,7 +74,7 @@ pub fn resolve_at_for(
     let path = read_path(path_addr)?;
     if path.is_empty() && flags & abi::AT_EMPTY_PATH != 0 {
         if dirfd as i32 == abi::AT_FDCWD {
-            return current().process.fs.cwd();
+            return current().fs().cwd();
         }
         return Ok(file(dirfd)?.inode.clone());
     }
@@ -93,12 +93,7 @@ pub fn resolve(path_addr: usize, follow: bool) -> Result<InodeRef> {
 
 /// The umask taken off a mode.
 pub fn masked(mode: usize) -> u32 {
-    mode as u32
-        & 0o7777
-        & !current()
-            .process
-            .umask
-            .load(core::sync::atomic::Ordering::Relaxed)
+    mode as u32 & 0o7777 & !current().fs().umask()
 }
 
 /// A vector of pieces of user memory. `EINVAL` if there are too many or a length is negative, `EFAULT`.

@@ -1,7 +1,5 @@
 //! System calls that change a file's attributes and size, and those that ask for it to be stored.
 
-use core::sync::atomic::Ordering;
-
 use linux_raw_sys::general as abi;
 
 use super::args::{Args, file, offset, resolve, resolve_at, usable_file};
@@ -16,10 +14,7 @@ use crate::task::credentials::optional_id;
 
 /// umask(2).
 pub fn sys_umask(&[mask, ..]: &Args) -> Result<usize> {
-    Ok(current()
-        .process
-        .umask
-        .swap(mask as u32 & 0o777, Ordering::Relaxed) as usize)
+    Ok(current().fs().set_umask(mask as u32) as usize)
 }
 
 fn change_mode(inode: &InodeRef, mode: usize) -> Result<usize> {

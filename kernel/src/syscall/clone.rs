@@ -1,14 +1,16 @@
 //! System calls that make processes and threads: fork(2), vfork(2), clone(2), clone3(2).
 //!
-//! Flags are checked as Linux's `copy_process` does. Not there, and so `EINVAL`: namespaces, descriptors of threads, processes that
-//! share a part of what threads share (CLONE_FS, CLONE_FILES, CLONE_SIGHAND), and threads that do not share all of it.
+//! Flags are checked as Linux's `copy_process` does. Not there are namespaces (`EINVAL`, or `EPERM` for who may not have one), control
+//! groups (`EBADF`) and descriptors of threads (`EINVAL`).
 
 use linux_raw_sys::general as abi;
 
+use super::unshare::refuse_namespaces;
 use crate::arch::{PtRegs, USER_END};
 use crate::errno::{Errno, Result};
 use crate::mm::PAGE_SIZE;
 use crate::mm::uaccess::{self, UserPtr};
+use crate::sched::current;
 use crate::signal::Signal;
 use crate::task::fork::{CloneOptions, clone};
 
@@ -26,27 +28,11 @@ const PIDFD: u64 = abi::CLONE_PIDFD as u64;
 const PARENT: u64 = abi::CLONE_PARENT as u64;
 const CLEAR_SIGHAND: u64 = abi::CLONE_CLEAR_SIGHAND;
 
-/// Flags about things that are not there, or that every call does anyway.
-const WITHOUT_EFFECT: u64 =
-    (abi::CLONE_SYSVSEM | abi::CLONE_IO | abi::CLONE_UNTRACED | abi::CLONE_PTRACE) as u64;
+const INTO_CGROUP: u64 = abi::CLONE_INTO_CGROUP;
 
-const KNOWN: u64 = VM
-    | FS
-    | FILES
-    | SIGHAND
-    | THREAD
-    | VFORK
-    | SETTLS
-    | PARENT_SETTID
-    | CHILD_SETTID
-    | CHILD_CLEARTID
-    | PIDFD
-    | PARENT
-    | CLEAR_SIGHAND
-    | WITHOUT_EFFECT;
-
-/// What threads share, in this kernel all of it or nothing.
-const SHARED_BY_THREADS: u64 = FS | FILES | SIGHAND;
+/// All flags of clone3(2). Those of clone(2) are all known to it, but some are about things that are not there, or that every call does
+/// anyway (CLONE_SYSVSEM, CLONE_IO, CLONE_UNTRACED, CLONE_PTRACE).
+const KNOWN: u64 = u32::MAX as u64 | CLEAR_SIGHAND | INTO_CGROUP;
 
 /// What a call asks for.
 struct Request {
@@ -68,11 +54,17 @@ impl Request {
         let inconsistent = has(THREAD) && !has(SIGHAND)
             || has(SIGHAND) && !has(VM)
             || has(SIGHAND) && has(CLEAR_SIGHAND)
+            || has(FS) && has((abi::CLONE_NEWNS | abi::CLONE_NEWUSER) as u64)
+            || has(THREAD) && has((abi::CLONE_NEWUSER | abi::CLONE_NEWPID) as u64)
+            || has(PIDFD) && has(abi::CLONE_DETACHED as u64)
             || has(THREAD) && has(PIDFD);
-        let shared = self.flags & SHARED_BY_THREADS;
-        let all_or_nothing = if has(THREAD) { SHARED_BY_THREADS } else { 0 };
-        if inconsistent || self.flags & !KNOWN != 0 || shared != all_or_nothing {
+        if inconsistent || self.flags & !KNOWN != 0 {
             return Err(Errno::EINVAL);
+        }
+        refuse_namespaces(&current().process, self.flags as u32)?;
+        // No descriptor is a control group's.
+        if has(INTO_CGROUP) {
+            return Err(Errno::EBADF);
         }
         // As arch_prctl(2) has it for a base that no user address is.
         if has(SETTLS) && self.tls >= USER_END {
@@ -88,6 +80,9 @@ impl Request {
         let options = CloneOptions {
             thread: has(THREAD),
             share_memory: has(VM),
+            share_files: has(FILES),
+            share_fs: has(FS),
+            share_actions: has(SIGHAND),
             vfork: has(VFORK),
             clear_handlers: has(CLEAR_SIGHAND),
             sibling: has(PARENT),
@@ -132,7 +127,7 @@ pub fn sys_clone(regs: &mut PtRegs) -> Result<usize> {
     let [flags, stack, parent_tid, child_tid, tls, _] = regs.syscall_args();
     let flags = u64::from(flags as u32);
     let request = Request {
-        flags: flags & !u64::from(abi::CSIGNAL | abi::CLONE_DETACHED),
+        flags: flags & !u64::from(abi::CSIGNAL),
         exit_signal: Signal::new(flags as usize & abi::CSIGNAL as usize),
         stack,
         tls,
@@ -165,16 +160,19 @@ pub fn sys_clone3(regs: &mut PtRegs) -> Result<usize> {
         tls,
         set_tid,
         set_tid_size,
-        _,
+        cgroup,
     ] = read_clone_args(pointer, size)?;
-    let in_signal_byte = u64::from(abi::CSIGNAL | abi::CLONE_DETACHED);
+    // CLONE_NEWTIME has taken one of the bits that clone(2) has for the signal.
+    let not_here = u64::from(abi::CSIGNAL & !abi::CLONE_NEWTIME | abi::CLONE_DETACHED);
     let bad_signal =
         exit_signal > u64::from(Signal::MAX) || flags & (THREAD | PARENT) != 0 && exit_signal != 0;
     // Without namespaces there is one number to choose.
     let bad_number = (set_tid == 0) != (set_tid_size == 0) || set_tid_size > 1;
     let share_place =
         flags & (PIDFD | PARENT_SETTID) == PIDFD | PARENT_SETTID && pidfd == parent_tid;
-    if flags & in_signal_byte != 0 || bad_signal || bad_number || share_place {
+    let bad_cgroup = flags & INTO_CGROUP != 0
+        && (cgroup > i32::MAX as u64 || size < abi::CLONE_ARGS_SIZE_VER2 as usize);
+    if flags & not_here != 0 || bad_signal || bad_number || share_place || bad_cgroup {
         return Err(Errno::EINVAL);
     }
     let number = match set_tid_size {

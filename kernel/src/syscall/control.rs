@@ -162,7 +162,8 @@ impl Space {
             .take(room)
             .zip(numbers.chunks_exact_mut(4))
         {
-            let table = &current().process.files;
+            let thread = current();
+            let table = thread.files();
             let Ok(fd) = table.insert(file, 0, max_files(), close_on_exec) else {
                 break;
             };

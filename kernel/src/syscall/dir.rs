@@ -16,8 +16,8 @@ const CWD: usize = abi::AT_FDCWD as usize;
 
 /// getcwd(2): returns the length with its NUL.
 pub fn sys_getcwd(&[to, len, ..]: &Args) -> Result<usize> {
-    let mut path = path::path_of(&current().process.fs.cwd()?)?;
-    if path.ends_with(b" (deleted)") && current().process.fs.cwd()?.stat().nlink == 0 {
+    let mut path = path::path_of(&current().fs().cwd()?)?;
+    if path.ends_with(b" (deleted)") && current().fs().cwd()?.stat().nlink == 0 {
         return Err(Errno::ENOENT);
     }
     path.try_reserve(1)?;
@@ -32,19 +32,14 @@ pub fn sys_getcwd(&[to, len, ..]: &Args) -> Result<usize> {
 /// chdir(2).
 pub fn sys_chdir(&[path, ..]: &Args) -> Result<usize> {
     current()
-        .process
-        .fs
+        .fs()
         .change_directory(&read_path(path)?)
         .map(|()| 0)
 }
 
 /// fchdir(2).
 pub fn sys_fchdir(&[fd, ..]: &Args) -> Result<usize> {
-    current()
-        .process
-        .fs
-        .set_cwd(file(fd)?.inode.clone())
-        .map(|()| 0)
+    current().fs().set_cwd(file(fd)?.inode.clone()).map(|()| 0)
 }
 
 /// Bytes of `struct linux_dirent64` before the name.

@@ -21,10 +21,10 @@ const EVENT_SIZE: usize = 12;
 const MAX_EVENTS: usize = i32::MAX as usize / EVENT_SIZE;
 
 fn create(close_on_exec: bool) -> Result<usize> {
-    let process = &current().process;
-    let limit = process.rlimits.soft(Resource::Files);
-    let fd = process
-        .files
+    let thread = current();
+    let limit = thread.process.rlimits.soft(Resource::Files);
+    let fd = thread
+        .files()
         .insert(epoll::new()?, 0, limit, close_on_exec)?;
     Ok(fd as usize)
 }
@@ -66,7 +66,8 @@ pub fn sys_epoll_ctl(&[epoll_fd, operation, fd, event, ..]: &Args) -> Result<usi
         abi::EPOLL_CTL_DEL => None,
         _ => Some(read_event(event)?),
     };
-    let files = &current().process.files;
+    let thread = current();
+    let files = thread.files();
     let (outer, file) = (files.get(epoll_fd as i32)?, files.get(fd as i32)?);
     if file.poll_queue().is_none() {
         return Err(Errno::EPERM);
@@ -87,7 +88,7 @@ fn wait(fd: usize, events: usize, max: usize, deadline_ns: Option<u64>) -> Resul
     {
         return Err(Errno::EFAULT);
     }
-    let file = current().process.files.get(fd as i32)?;
+    let file = current().files().get(fd as i32)?;
     instance(&file)?.wait(max, deadline_ns, &mut |n, event| {
         let mut bytes = [0; EVENT_SIZE];
         bytes[..4].copy_from_slice(&event.events.to_ne_bytes());

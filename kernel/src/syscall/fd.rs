@@ -20,8 +20,7 @@ use crate::signal::SigSet;
 pub(super) fn install(file: Arc<File>, flags: u32) -> Result<usize> {
     let close_on_exec = flags & abi::O_CLOEXEC != 0;
     current()
-        .process
-        .files
+        .files()
         .insert(file, 0, max_files(), close_on_exec)
         .map(|fd| fd as usize)
 }
@@ -54,7 +53,7 @@ pub fn sys_creat(&[path, mode, ..]: &Args) -> Result<usize> {
 
 /// close(2).
 pub fn sys_close(&[fd, ..]: &Args) -> Result<usize> {
-    let file = current().process.files.remove(fd as i32)?;
+    let file = current().files().remove(fd as i32)?;
     drop(file);
     Ok(0)
 }
@@ -69,7 +68,16 @@ pub fn sys_close_range(&[first, last, flags, ..]: &Args) -> Result<usize> {
     if first > last || flags & !(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) != 0 {
         return Err(Errno::EINVAL);
     }
-    let files = &current().process.files;
+    let thread = current();
+    if flags & CLOSE_RANGE_UNSHARE != 0 {
+        // What is to be closed is not copied.
+        let closing = match flags & CLOSE_RANGE_CLOEXEC {
+            0 => first as usize..last as usize + 1,
+            _ => 0..0,
+        };
+        thread.unshare_files(closing)?;
+    }
+    let files = thread.files();
     if flags & CLOSE_RANGE_CLOEXEC != 0 {
         files.set_range_close_on_exec(first, last);
     } else {
@@ -88,8 +96,7 @@ pub fn sys_dup2(&[old, new, ..]: &Args) -> Result<usize> {
     let file = file(old)?;
     if old as i32 != new as i32 {
         current()
-            .process
-            .files
+            .files()
             .replace(file, new as u32, max_files(), false)?;
     }
     Ok(new as u32 as usize)
@@ -101,7 +108,7 @@ pub fn sys_dup3(&[old, new, flags, ..]: &Args) -> Result<usize> {
     if flags & !abi::O_CLOEXEC != 0 || old as i32 == new as i32 {
         return Err(Errno::EINVAL);
     }
-    current().process.files.replace(
+    current().files().replace(
         file(old)?,
         new as u32,
         max_files(),
@@ -112,7 +119,8 @@ pub fn sys_dup3(&[old, new, flags, ..]: &Args) -> Result<usize> {
 
 /// fcntl(2).
 pub fn sys_fcntl(&[fd, command, arg, ..]: &Args) -> Result<usize> {
-    let files = &current().process.files;
+    let thread = current();
+    let files = thread.files();
     let command = command as u32;
     match command {
         abi::F_DUPFD | abi::F_DUPFD_CLOEXEC => {
@@ -210,7 +218,8 @@ pub(super) fn install_pair(
     flags: u32,
     to: usize,
 ) -> Result<usize> {
-    let files = &current().process.files;
+    let thread = current();
+    let files = thread.files();
     let first = install(first, flags)? as u32;
     let told = install(second, flags).and_then(|second| {
         let told = UserPtr::<[u32; 2]>::new(to).write([first, second as u32]);
@@ -261,7 +270,7 @@ pub fn sys_signalfd4(&[fd, set, set_size, flags, ..]: &Args) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     if fd as i32 != -1 {
-        let file = current().process.files.get(fd as i32)?;
+        let file = current().files().get(fd as i32)?;
         file.stream().ok_or(Errno::EINVAL)?.set_signals(set)?;
         return Ok(fd);
     }

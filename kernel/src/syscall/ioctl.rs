@@ -10,7 +10,8 @@ use crate::sched::current;
 /// ioctl(2).
 pub fn sys_ioctl(&[fd, command, arg, ..]: &Args) -> Result<usize> {
     let file = usable_file(fd)?;
-    let files = &current().process.files;
+    let thread = current();
+    let files = thread.files();
     match command as u32 {
         ioctl::FIOCLEX => files.set_close_on_exec_flag(fd as u32, true).map(|()| 0),
         ioctl::FIONCLEX => files.set_close_on_exec_flag(fd as u32, false).map(|()| 0),

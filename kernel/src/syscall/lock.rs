@@ -90,19 +90,23 @@ fn describe(file: &File, command: u32, words: Flock) -> Result<Described> {
     if of_file && words[3] as u32 != 0 {
         return Err(Errno::EINVAL);
     }
-    let process = &current().process;
+    let thread = current();
     Ok(Described {
         kind,
         request: Request {
             owner: if of_file {
                 file.as_lock_owner(false)
             } else {
-                process.files.as_lock_owner()
+                thread.files().as_lock_owner()
             },
             start: first as u64,
             last: last as u64,
             write: kind == abi::F_WRLCK,
-            pid: if of_file { -1 } else { process.pid as i32 },
+            pid: if of_file {
+                -1
+            } else {
+                thread.process.pid as i32
+            },
         },
     })
 }
@@ -162,7 +166,8 @@ pub fn set(fd: usize, file: &Arc<File>, command: u32, arg: usize) -> Result<usiz
         lock::try_lock(key, &request)?;
     }
     // Another thread may have closed the descriptor meanwhile, and would have given up the lock if it had been there.
-    let files = &current().process.files;
+    let thread = current();
+    let files = thread.files();
     let still_open = files
         .get(fd as i32)
         .is_ok_and(|now| Arc::ptr_eq(&now, file));

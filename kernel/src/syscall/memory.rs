@@ -35,7 +35,7 @@ pub fn sys_mmap(&[addr, len, prot, flags, fd, offset]: &Args) -> Result<usize> {
     let file = if anonymous {
         None
     } else {
-        Some(current().process.files.get(fd as i32)?)
+        Some(current().files().get(fd as i32)?)
     };
     if flags & abi::MAP_HUGETLB != 0 {
         // No memory is set aside for huge pages, and no file has them.

@@ -34,6 +34,7 @@ pub(crate) mod sysv_message;
 mod tests;
 pub(crate) mod time;
 pub(crate) mod timer;
+pub(crate) mod unshare;
 
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
@@ -323,6 +324,8 @@ table! {
     __NR_renameat Plain dir::sys_renameat;
     __NR_renameat2 Plain dir::sys_renameat2;
     __NR_umask Plain attr::sys_umask;
+    __NR_unshare Plain unshare::sys_unshare;
+    __NR_setns Plain unshare::sys_setns;
     __NR_chmod Plain attr::sys_chmod;
     __NR_fchmod Plain attr::sys_fchmod;
     __NR_fchmodat Plain attr::sys_fchmodat;

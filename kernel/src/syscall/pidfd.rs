@@ -19,7 +19,7 @@ const NONBLOCK: u32 = abi::O_NONBLOCK;
 /// Gives the current process a descriptor of `process`, which exec closes.
 pub(crate) fn install(process: Arc<Process>, flags: u32) -> Result<u32> {
     let file = pidfd::new(process, flags)?;
-    current().process.files.insert(file, 0, max_files(), true)
+    current().files().insert(file, 0, max_files(), true)
 }
 
 /// pidfd_open(2), for processes.
@@ -126,10 +126,10 @@ pub fn sys_pidfd_getfd(&[fd, target, flags, ..]: &Args) -> Result<usize> {
     if !own.is_privileged() && !same_user {
         return Err(Errno::EPERM);
     }
-    let file = process.files.get(target as i32)?;
+    let thread = process.first_thread().ok_or(Errno::ESRCH)?;
+    let file = thread.files_of_other().get(target as i32)?;
     current()
-        .process
-        .files
+        .files()
         .insert(file, 0, max_files(), true)
         .map(|fd| fd as usize)
 }

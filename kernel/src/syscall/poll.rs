@@ -64,7 +64,7 @@ fn read_pollfds(fds: usize, count: usize) -> Result<Vec<Polled>> {
         let file = if fd < 0 {
             None
         } else {
-            current().process.files.get(fd).ok()
+            current().files().get(fd).ok()
         };
         let found = if fd >= 0 && file.is_none() {
             PollEvents::NVAL
@@ -207,7 +207,7 @@ fn select(count: usize, sets: [usize; 3], deadline_ns: Option<u64>) -> Result<us
         }
         polled.try_reserve(1)?;
         numbers.try_reserve(1)?;
-        let file = current().process.files.get(fd as i32)?;
+        let file = current().files().get(fd as i32)?;
         polled.push(Polled {
             file: Some(file),
             wanted: sets,

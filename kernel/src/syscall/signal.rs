@@ -68,7 +68,7 @@ fn parse_action([handler, flags, restorer, mask]: [u64; 4]) -> Action {
 fn exchange_action(signal: Signal, new: Option<Action>) -> Action {
     let process = &current().process;
     let mut signals = process.signals.lock();
-    let before = *signals.action(signal);
+    let before = signals.action(signal);
     if let Some(new) = new {
         signals.set_action(signal, new);
         let (ignored, ignores) = (before.ignores(signal), new.ignores(signal));

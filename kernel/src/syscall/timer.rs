@@ -205,8 +205,7 @@ pub fn sys_timerfd_create(&[clock, flags, ..]: &Args) -> Result<usize> {
     let file = timerfd::new(wall, flags & abi::TFD_NONBLOCK)?;
     let close_on_exec = flags & abi::TFD_CLOEXEC != 0;
     let fd = current()
-        .process
-        .files
+        .files()
         .insert(file, 0, max_files(), close_on_exec)?;
     Ok(fd as usize)
 }

@@ -28,6 +28,7 @@ pub fn exit_thread(status: ExitStatus) -> ! {
     let thread = current().arc();
     send::begin_exit(&thread);
     leave_memory(&thread);
+    thread.give_up_files();
     if leave_group(&thread) {
         let group = thread.process.signals.lock().group_exit;
         let status = group.unwrap_or(status);
@@ -98,9 +99,8 @@ fn end_process(process: &Arc<Process>, status: ExitStatus) {
     terminal::give_up(process, true);
     process.posix_timers.delete_all();
     undo::process_ended(process);
-    process.files.close_all();
     process.replace_mm(None);
-    process.fs.clear_exe();
+    process.set_exe(None);
     give_children_away(process);
     *process.events.lock() = Events {
         exited: Some(status),
@@ -133,7 +133,7 @@ fn tell_parent(process: &Arc<Process>, status: ExitStatus) {
 
 /// Whether children vanish without being waited for (`sigaction(2)`, SA_NOCLDWAIT).
 fn ignores_children(parent: &Process) -> bool {
-    let action = *parent.signals.lock().action(Signal::SIGCHLD);
+    let action = parent.signals.lock().action(Signal::SIGCHLD);
     action.disposition() == Disposition::Ignore || action.has(sa::NOCLDWAIT)
 }
 

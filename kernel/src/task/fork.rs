@@ -9,17 +9,23 @@ use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
 use crate::mm::{Mm, reclaim};
 use crate::sched::{self, Sleep, current};
-use crate::signal::{AltStack, SigSet, Signal, ThreadSignals, signal_pending};
+use crate::signal::{AltStack, SharedActions, SigSet, Signal, ThreadSignals, signal_pending};
 use crate::syscall::pidfd;
 use crate::task::rlimit::Resource;
 
 /// What is to be made, and what it is to find.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneOptions {
-    /// A thread of the current process, which shares all that a process has.
+    /// A thread of the current process.
     pub thread: bool,
     /// The child uses the parent's memory itself, not a copy. Always so for threads.
     pub share_memory: bool,
+    /// The child uses the parent's descriptors themselves, not copies.
+    pub share_files: bool,
+    /// The child uses the parent's working directory and umask themselves.
+    pub share_fs: bool,
+    /// The child uses the parent's signal actions themselves. Always so for threads.
+    pub share_actions: bool,
     /// The parent sleeps until the child does not use its memory any more.
     pub vfork: bool,
     /// Handlers go back to the default in the child.
@@ -68,7 +74,7 @@ pub fn clone(regs: &PtRegs, options: &CloneOptions) -> Result<u32> {
     if options.thread {
         join_group(&thread)?;
     } else if let Err(error) = adopt(&parent, &thread, options.sibling) {
-        pidfd.map(|fd| parent.process.files.remove(fd as i32));
+        pidfd.map(|fd| parent.files().remove(fd as i32));
         return Err(error);
     }
     // As on Linux, a word that cannot be written is no error. The child reads it, so it comes before the child's first step.
@@ -88,7 +94,7 @@ fn tell_pidfd(process: &Arc<Process>, address: usize) -> Result<u32> {
     let fd = pidfd::install(process.clone(), 0)?;
     let told = UserPtr::<u32>::new(address).write(fd);
     if told.is_err() {
-        drop(current().process.files.remove(fd as i32));
+        drop(current().files().remove(fd as i32));
     }
     told.map(|()| fd)
 }
@@ -125,7 +131,11 @@ fn new_process(parent: &Thread, pid: u32, options: &CloneOptions) -> Result<Arc<
     let process = parent.process.fork(pid, mm)?;
     *process.name.lock() = parent.name();
     process.set_exit_signal(options.exit_signal);
-    if options.clear_handlers {
+    if options.share_actions {
+        let room = SharedActions::new()?;
+        let shared = parent.process.signals.lock().share_actions(room);
+        process.signals.lock().join_actions(shared);
+    } else if options.clear_handlers {
         process.signals.lock().reset_handlers();
     }
     Ok(process)
@@ -154,8 +164,9 @@ fn new_thread(
     if let Some(tls) = options.tls {
         arch.set_initial_fs_base(tls);
     }
+    let view = parent.view_for_child(options.share_files, options.share_fs)?;
     let signals = inherited_signals(parent, options)?;
-    let thread = Thread::new(tid, process, arch, signals, None)?;
+    let thread = Thread::new(tid, process, view, arch, signals, None)?;
     thread.sched.inherit(&parent.sched);
     if !options.share_memory {
         rseq::inherit(&thread, parent);

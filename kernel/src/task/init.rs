@@ -54,7 +54,7 @@ fn run() {
 
 fn prepare(regs: &mut PtRegs, config: &Config) -> Result {
     fs::open_standard_files(config)?;
-    current().process.fs.change_directory(&config.cwd)?;
+    current().fs().change_directory(&config.cwd)?;
     let strings = |list: &[alloc::vec::Vec<u8>]| -> Result<Strings> {
         let mut strings = Strings::default();
         list.iter().try_for_each(|string| strings.push(string))?;

@@ -6,14 +6,15 @@ pub mod cpu_clock;
 pub mod credentials;
 pub mod exec;
 pub mod exit;
+pub mod file_view;
 pub mod fork;
 pub mod futex;
 pub mod group;
 pub mod init;
 pub mod interval;
 pub mod itimer;
-pub mod mm_cell;
 pub mod oom;
+pub mod own_cell;
 pub mod posix_timer;
 pub mod process;
 pub mod quota;
@@ -29,12 +30,12 @@ use core::sync::atomic::Ordering;
 
 use crate::arch::{PtRegs, ThreadState, irq};
 use crate::errno::Result;
-use crate::fs::FsContext;
 use crate::mm::Mm;
 use crate::mm::uaccess::UserPtr;
 use crate::sched::{self, current};
 use crate::signal::{SigSet, Signal, ThreadSignals, deliver};
 
+use file_view::FileView;
 pub use process::Process;
 pub use thread::Thread;
 use thread::flag;
@@ -108,6 +109,7 @@ pub fn kernel_thread(name: &str, entry: fn()) -> Result {
     let thread = Thread::new(
         table::new_id(),
         process.clone(),
+        FileView::of_kernel()?,
         ThreadState::new_kernel()?,
         signals,
         Some(entry),
@@ -127,6 +129,7 @@ pub fn start() -> Result {
     let idle = Thread::new(
         0,
         process,
+        FileView::of_kernel()?,
         ThreadState::new_kernel()?,
         ThreadSignals::new(SigSet(!0))?,
         Some(|| {}),
@@ -138,11 +141,12 @@ pub fn start() -> Result {
 /// A new user process below init, whose thread, not running yet, begins in the kernel with `entry`: that makes it a program, or
 /// ends it. `ENOMEM`.
 fn child_of_init(entry: fn()) -> Result<Arc<Thread>> {
-    let process = Process::first(table::new_id(), Mm::new()?, FsContext::new()?)?;
+    let process = Process::first(table::new_id(), Mm::new()?)?;
     process.set_parent(table::INIT_PID);
     let thread = Thread::new(
         process.pid,
         process.clone(),
+        FileView::new()?,
         ThreadState::new_user(&PtRegs::new_user(0, 0))?,
         ThreadSignals::new(SigSet::EMPTY)?,
         Some(entry),
@@ -167,20 +171,22 @@ pub(crate) fn idle_test_thread() -> Arc<Thread> {
     let state = ThreadState::new_kernel().expect("memory");
     let signals = ThreadSignals::new(SigSet::EMPTY).expect("memory");
     let process = table::kernel_process().clone();
-    Thread::new(table::new_id(), process, state, signals, Some(|| {})).expect("memory")
+    let view = FileView::of_kernel().expect("memory");
+    Thread::new(table::new_id(), process, view, state, signals, Some(|| {})).expect("memory")
 }
 
 /// A process whose threads nobody runs, in no table, for tests of what is decided about them. Process and threads keep each other.
 #[cfg(all(test, not(target_os = "none")))]
 pub(crate) fn idle_test_process(threads: usize) -> (Arc<Process>, Vec<Arc<Thread>>) {
     let space = Mm::new().expect("memory");
-    let context = FsContext::new().expect("memory");
-    let process = Process::first(table::new_id(), space, context).expect("memory");
+    let process = Process::first(table::new_id(), space).expect("memory");
     let thread = |n| {
         let id = if n == 0 { process.pid } else { table::new_id() };
         let state = ThreadState::new_kernel().expect("memory");
         let signals = ThreadSignals::new(SigSet::EMPTY).expect("memory");
-        let thread = Thread::new(id, process.clone(), state, signals, Some(|| {})).expect("memory");
+        let view = FileView::of_kernel().expect("memory");
+        let thread = Thread::new(id, process.clone(), view, state, signals, Some(|| {}));
+        let thread = thread.expect("memory");
         process.signals.lock().threads.push_back(thread.clone());
         thread
     };

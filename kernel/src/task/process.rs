@@ -10,16 +10,16 @@ use intrusive_collections::{
 use super::cpu_clock::{CpuItimers, CpuSum, CpuTimers};
 use super::credentials::Credentials;
 use super::itimer::RealTimer;
-use super::mm_cell::MmCell;
+use super::own_cell::OwnCell;
 use super::posix_timer::PosixTimers;
 use super::rlimit::Rlimits;
 use super::{ExitStatus, Thread, table};
 use crate::arch::PageTable;
 use crate::errno::Result;
+use crate::fs::File;
 use crate::fs::poll::PollQueue;
 use crate::fs::stream::PollEvents;
 use crate::fs::terminal::Terminal;
-use crate::fs::{FileTable, FsContext};
 use crate::ipc::semaphore::undo::Undos;
 use crate::mm::Mm;
 use crate::sched::WaitQueue;
@@ -136,9 +136,9 @@ pub enum Life {
 /// A process, or the kernel's own threads taken together.
 pub struct Process {
     pub pid: u32,
-    mm: MmCell,
-    pub files: FileTable,
-    pub fs: FsContext,
+    mm: OwnCell<Option<Arc<Mm>>>,
+    /// The program's file, until the process ends.
+    exe: SpinLock<Option<Arc<File>>>,
     pub rlimits: Rlimits,
     pub credentials: Credentials,
     /// Actions, shared queue, threads. Lock rank SIGNAL.
@@ -148,7 +148,6 @@ pub struct Process {
     /// Changed by [`super::table::set_group`].
     pub(super) process_group: AtomicU32,
     pub session: AtomicU32,
-    pub umask: AtomicU32,
     /// Living and unreaped children. Lock rank FAMILY.
     pub children: SpinLock<LinkedList<ChildAdapter>>,
     /// What the parent has not waited for yet. Lock rank SIGNAL (never together with `signals`).
@@ -231,41 +230,20 @@ pub struct Layout {
 impl Process {
     /// The process of all kernel threads.
     pub(super) fn kernel() -> Result<Arc<Process>> {
-        Self::with(
-            0,
-            None,
-            FileTable::new(),
-            FsContext::new()?,
-            Rlimits::initial(),
-            ProcessSignals::new()?,
-        )
+        Self::with(0, None, Rlimits::initial(), ProcessSignals::new()?)
     }
 
     /// Process 1: the kernel's init, which has no program and no thread, and to which signals mean nothing.
     pub(super) fn init() -> Result<Arc<Process>> {
         let signals = ProcessSignals::new()?;
-        let init = Self::with(
-            table::INIT_PID,
-            None,
-            FileTable::new(),
-            FsContext::new()?,
-            Rlimits::initial(),
-            signals,
-        )?;
+        let init = Self::with(table::INIT_PID, None, Rlimits::initial(), signals)?;
         *init.name.lock() = *b"init\0\0\0\0\0\0\0\0\0\0\0\0";
         Ok(init)
     }
 
     /// The first user process, before it has a program.
-    pub(super) fn first(pid: u32, mm: Arc<Mm>, fs: FsContext) -> Result<Arc<Process>> {
-        Self::with(
-            pid,
-            Some(mm),
-            FileTable::new(),
-            fs,
-            Rlimits::initial(),
-            ProcessSignals::new()?,
-        )
+    pub(super) fn first(pid: u32, mm: Arc<Mm>) -> Result<Arc<Process>> {
+        Self::with(pid, Some(mm), Rlimits::initial(), ProcessSignals::new()?)
     }
 
     /// A child with a copy of everything but the address space, which is given, and the name. Not in the table yet.
@@ -273,19 +251,11 @@ impl Process {
         let mut actions = RoomForActions::new()?;
         actions.copy_from(&self.signals.lock());
         let signals = ProcessSignals::with(actions)?;
-        let child = Self::with(
-            pid,
-            Some(mm),
-            self.files.fork()?,
-            self.fs.fork()?,
-            self.rlimits.fork(),
-            signals,
-        )?;
+        let child = Self::with(pid, Some(mm), self.rlimits.fork(), signals)?;
         child.parent.store(self.pid, Ordering::Relaxed);
         for (to, from) in [
             (&child.process_group, &self.process_group),
             (&child.session, &self.session),
-            (&child.umask, &self.umask),
         ] {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -307,6 +277,7 @@ impl Process {
         }
         child.set_terminal(self.terminal());
         child.credentials.inherit(&self.credentials);
+        child.set_exe(self.exe());
         let layout = *self.layout.lock();
         *child.layout.lock() = layout;
         Ok(child)
@@ -315,23 +286,19 @@ impl Process {
     fn with(
         pid: u32,
         mm: Option<Arc<Mm>>,
-        files: FileTable,
-        fs: FsContext,
         rlimits: Rlimits,
         signals: ProcessSignals,
     ) -> Result<Arc<Process>> {
         Ok(Arc::try_new(Process {
             pid,
-            mm: MmCell::new(mm),
-            files,
-            fs,
+            mm: OwnCell::new(mm),
+            exe: SpinLock::new(rank::LEAF, None),
             rlimits,
             credentials: Credentials::root(),
             signals: IrqLock::new(rank::SIGNAL, signals),
             parent: AtomicU32::new(0),
             process_group: AtomicU32::new(pid),
             session: AtomicU32::new(pid),
-            umask: AtomicU32::new(0o022),
             children: SpinLock::new(rank::FAMILY, LinkedList::new(ChildAdapter::NEW)),
             events: IrqLock::new(rank::SIGNAL, Events::default()),
             child_events: WaitQueue::new(),
@@ -402,14 +369,14 @@ impl Process {
         debug_assert!(core::ptr::eq(self, &*crate::sched::current().process));
         // SAFETY: the caller is a thread of this process, as just asserted in debug builds; all callers go through `current()`. The
         // borrow ends with the fault or call, before exec or exit replace the space.
-        unsafe { self.mm.own() }
+        unsafe { self.mm.own() }.as_deref()
     }
 
     /// Makes the address space that of this CPU. Threads of the kernel go on with the one that is there. Called by the scheduler
     /// when it switches to a thread of this process.
     pub(crate) fn activate_mm(&self) {
         // SAFETY: the CPU is switching to a live thread of this process.
-        if let Some(mm) = unsafe { self.mm.own() } {
+        if let Some(mm) = unsafe { self.mm.own() }.as_deref() {
             mm.activate();
         }
     }
@@ -427,6 +394,21 @@ impl Process {
         if let Some(old) = old {
             self.usage.note_resident(old.peak_resident_pages());
         }
+    }
+
+    /// The file that the process executes, for /proc/PID/exe.
+    pub fn exe(&self) -> Option<Arc<File>> {
+        self.exe.lock().clone()
+    }
+
+    pub(super) fn set_exe(&self, exe: Option<Arc<File>>) {
+        let old = core::mem::replace(&mut *self.exe.lock(), exe);
+        drop(old);
+    }
+
+    /// The first thread, while it lives.
+    pub fn first_thread(&self) -> Option<Arc<Thread>> {
+        table::find_thread(self.pid)
     }
 
     pub fn terminal(&self) -> Option<Arc<Terminal>> {

@@ -8,9 +8,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{LinkedListAtomicLink, RBTreeAtomicLink};
 
-use super::process::{Counts, Process};
-
 use super::cpu_clock::CpuTimers;
+use super::file_view::{FileView, ViewCells};
+use super::process::{Counts, Process};
 use crate::arch::ThreadState;
 use crate::errno::Result;
 use crate::sched::timer::Deadline;
@@ -88,6 +88,8 @@ pub struct Thread {
     /// Changes only when exec makes the thread its process's first.
     tid: AtomicU32,
     pub process: Arc<Process>,
+    /// Open files, working directory, umask; reached through the methods in `file_view`.
+    pub(super) view: ViewCells,
     /// Registers, kernel stack, FPU: the architecture's own.
     pub arch: ThreadState,
     /// Run state and queue link: the scheduler's own.
@@ -133,6 +135,7 @@ impl Thread {
     pub(super) fn new(
         tid: u32,
         process: Arc<Process>,
+        view: FileView,
         arch: ThreadState,
         signals: ThreadSignals,
         kernel_entry: Option<fn()>,
@@ -141,6 +144,7 @@ impl Thread {
             flags: AtomicU32::new(0),
             tid: AtomicU32::new(tid),
             process,
+            view: ViewCells::new(view),
             arch,
             sched: Entity::new(),
             group_link: LinkedListAtomicLink::new(),

@@ -20,7 +20,7 @@ use crate::mm::{PAGE_SIZE, VmFlags, Vma, uaccess};
 use crate::sched::{State, current};
 use crate::task::process::Layout;
 use crate::task::table::INIT_PID;
-use crate::task::{Process, oom};
+use crate::task::{Process, Thread, oom};
 
 /// Entries of /proc/PID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,6 +252,11 @@ impl EntryInode {
         &self.dir.process
     }
 
+    /// The first thread, whose files are told of. `ENOENT` if it has ended.
+    fn thread(&self) -> Result<Arc<Thread>> {
+        self.process().first_thread().ok_or(Errno::ENOENT)
+    }
+
     /// Whether the reader is the process itself, whose memory can be read then.
     fn is_own(&self) -> bool {
         Arc::ptr_eq(&self.dir.process, &current().process)
@@ -299,13 +304,12 @@ impl EntryInode {
     /// Where exe, cwd and root lead.
     fn target(&self) -> Result<InodeRef> {
         match self.entry {
-            Entry::Exe => self
-                .process()
-                .fs
-                .exe()
-                .map(|file| file.inode.clone())
-                .ok_or(Errno::ENOENT),
-            Entry::Cwd => self.process().fs.cwd(),
+            Entry::Exe => {
+                self.thread()?;
+                let exe = self.process().exe();
+                exe.map(|file| file.inode.clone()).ok_or(Errno::ENOENT)
+            }
+            Entry::Cwd => self.thread()?.fs_of_other().cwd(),
             Entry::Root => crate::fs::root(),
             _ => Err(Errno::EINVAL),
         }
@@ -354,8 +358,8 @@ impl Inode for EntryInode {
             Entry::Fd => {
                 let fd = n?;
                 let file = self
-                    .process()
-                    .files
+                    .thread()?
+                    .files_of_other()
                     .get(fd as i32)
                     .map_err(|_| Errno::ENOENT)?;
                 Ok(Arc::try_new(FdLink {
@@ -399,7 +403,8 @@ impl Inode for EntryInode {
             }
             Entry::Fd => {
                 let mut from = (pos - 2).min(u64::from(u32::MAX)) as u32;
-                while let Some(fd) = self.process().files.next_in_use(from) {
+                let next = |from| self.thread().ok()?.files_of_other().next_in_use(from);
+                while let Some(fd) = next(from) {
                     from = fd + 1;
                     if !emit(
                         fd,

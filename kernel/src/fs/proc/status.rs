@@ -171,11 +171,14 @@ pub fn status(process: &Process, text: &mut Text) -> fmt::Result {
     let (letter, word) = state_of(process);
     text.write_str("Name:\t")?;
     text.push(name_of(process).as_bytes());
-    writeln!(
-        text,
-        "\nUmask:\t{:04o}\nState:\t{letter} ({word})",
-        process.umask.load(Ordering::Relaxed)
-    )?;
+    text.write_str("\n")?;
+    // A thread that has ended has neither.
+    let mut descriptors = 0;
+    if let Some(thread) = process.first_thread() {
+        writeln!(text, "Umask:\t{:04o}", thread.fs_of_other().umask())?;
+        descriptors = thread.files_of_other().size();
+    }
+    writeln!(text, "State:\t{letter} ({word})")?;
     writeln!(
         text,
         "Tgid:\t{0}\nNgid:\t0\nPid:\t{0}\nPPid:\t{1}\nTracerPid:\t0",
@@ -191,7 +194,7 @@ pub fn status(process: &Process, text: &mut Text) -> fmt::Result {
             ids.real, ids.effective, ids.saved, ids.effective
         )?;
     }
-    write!(text, "FDSize:\t{}\nGroups:\t", process.files.size())?;
+    write!(text, "FDSize:\t{}\nGroups:\t", descriptors)?;
     for group in identity.groups() {
         write!(text, "{group} ")?;
     }

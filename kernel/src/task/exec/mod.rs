@@ -49,12 +49,16 @@ pub fn exec(
     exit::leave_memory(&thread);
     process.replace_mm(Some(mm));
     exit::end_vfork(&thread);
-    if start_program(regs, &image, &contents).is_err() {
+    let own = thread.unshare_files(0..0);
+    if own
+        .and_then(|()| start_program(regs, &image, &contents))
+        .is_err()
+    {
         exit::exit_group(ExitStatus::Signal(Signal::SIGSEGV));
     }
     set_name(path);
     *process.layout.lock() = contents.layout();
-    process.fs.set_exe(file);
+    process.set_exe(Some(file));
     forget_old_program();
     Ok(())
 }
@@ -94,7 +98,11 @@ fn start_program(regs: &mut PtRegs, image: &Image, contents: &stack::Contents) -
 fn forget_old_program() {
     let thread = current();
     thread.process.posix_timers.delete_all();
-    thread.process.signals.lock().reset_handlers();
+    let mut signals = thread.process.signals.lock();
+    let shared = signals.unshare_actions();
+    signals.reset_handlers();
+    drop(signals);
+    drop(shared);
     thread.signals.lock().altstack = AltStack::DISABLED;
     thread.process.set_exit_signal(Some(Signal::SIGCHLD));
     thread.process.keep_caps.store(false, Ordering::Relaxed);
@@ -102,7 +110,7 @@ fn forget_old_program() {
     thread.process.set_has_exec();
     rseq::forget(&thread);
     *thread.restart.lock() = RestartBlock::None;
-    thread.process.files.close_on_exec();
+    thread.files().close_on_exec();
 }
 
 /// The last part of the path, at most 15 bytes, as in /proc/self/comm.
