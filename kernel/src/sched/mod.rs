@@ -79,6 +79,9 @@ static CPU: IrqLock<Cpu> = IrqLock::new(
 /// Whether somebody is ready: a hint for those who would yield to nobody. Written under the lock.
 static SOMEBODY_READY: AtomicBool = AtomicBool::new(false);
 
+/// Whether the CPU keeps a thread that ended, for [`finish_switch`]: written under the lock, and read by the CPU itself.
+static SOMEBODY_DEAD: AtomicBool = AtomicBool::new(false);
+
 /// The running thread. Not `Send`: it is the thread that asks.
 #[derive(Clone, Copy)]
 pub struct Current(*const Thread);
@@ -192,6 +195,7 @@ fn pick_next(prev: &Current, yields: bool) -> Option<Arc<Thread>> {
         if entity.state() == State::Dead as u8 {
             // SAFETY: a dead thread is never picked again, so it does not come back from its switch to give the CPU's reference up.
             cpu.dead = Some(unsafe { prev.take() });
+            SOMEBODY_DEAD.store(true, Ordering::Relaxed);
         } else if entity.state() == State::Runnable as u8 || signal_ends_sleep(prev) {
             entity.state.store(State::Runnable as u8, Ordering::Relaxed);
             if !cpu.ready.has_better(entity, yields) {
@@ -298,8 +302,11 @@ fn switch_to(prev: Current, next: Arc<Thread>) {
 
 /// What the thread that was switched to does first, with interrupts off.
 pub(crate) fn finish_switch() {
-    let dead = CPU.lock().dead.take();
-    drop(dead);
+    if SOMEBODY_DEAD.load(Ordering::Relaxed) {
+        SOMEBODY_DEAD.store(false, Ordering::Relaxed);
+        let dead = CPU.lock().dead.take();
+        drop(dead);
+    }
 }
 
 /// The current thread's next state; takes effect in [`schedule`].

@@ -142,6 +142,14 @@ impl Area {
         Ok(area)
     }
 
+    /// The state that another area has.
+    pub fn copy(&self) -> Result<Area, OutOfMemory> {
+        let memory = Global.allocate(Self::layout())?.cast::<u8>();
+        // SAFETY: both areas are `size()` bytes, the other one's initialised, and the new one is nobody else's.
+        unsafe { memory.copy_from_nonoverlapping(self.start, size()) };
+        Ok(Area { start: memory })
+    }
+
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the area is `size()` bytes of initialised memory.

@@ -43,10 +43,8 @@ impl ThreadState {
 
     /// A thread that goes to user mode with `regs`, and otherwise as the current thread, `parent`.
     pub fn fork_from(parent: &ThreadState, regs: &PtRegs) -> Result<ThreadState, OutOfMemory> {
-        let mut child = Self::new_user(regs)?;
-        child.with_fpu(|area| {
-            fpu::with_current(|own| area.bytes_mut().copy_from_slice(own.bytes()))
-        });
+        let fpu = fpu::with_current(|own| own.copy())?;
+        let mut child = Self::with(regs, Some(fpu))?;
         child.segments = Segments::of_current();
         child.trap.set(parent.trap.get());
         Ok(child)
