@@ -184,7 +184,7 @@ impl Terminal {
             return Ok(());
         }
         let deaf = {
-            let ignored = process.signals.lock().action(signal).disposition();
+            let ignored = process.signals.lock().disposition(signal);
             ignored == Disposition::Ignore || current().signals.lock().blocked.contains(signal)
         };
         match () {

@@ -74,11 +74,15 @@ impl Actions {
         })
     }
 
+    /// The action. What is seen of own ones costs no copy.
     #[inline]
-    pub fn get(&self, signal: Signal) -> Action {
+    pub fn look_at<R>(&self, signal: Signal, look: impl FnOnce(&Action) -> R) -> R {
         match &self.shared {
-            None => self.own[signal.index()],
-            Some(shared) => Self::get_shared(shared, signal),
+            None => look(&self.own[signal.index()]),
+            Some(shared) => {
+                let action = Self::get_shared(shared, signal);
+                look(&action)
+            }
         }
     }
 

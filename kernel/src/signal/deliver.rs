@@ -151,14 +151,12 @@ fn decide(
     handling: &mut Handling,
 ) -> Option<Next> {
     let signal = handling.info.signal;
-    let action = signals.action(signal);
-    match action.disposition() {
+    match signals.handler_into(signal, &mut handling.action) {
         Disposition::Ignore => None,
         Disposition::Handler => {
-            handling.action = action;
             handling.mask = own.saved.unwrap_or(own.blocked);
             handling.altstack = own.altstack;
-            if action.has(sa::RESETHAND) {
+            if handling.action.has(sa::RESETHAND) {
                 signals.set_default(signal);
             }
             Some(Next::Handle)

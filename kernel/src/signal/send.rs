@@ -218,7 +218,7 @@ fn effect_on(signals: &ProcessSignals, thread: &Thread, signal: Signal) -> Optio
         own.waited_for.contains(signal)
     };
     let kills = !is_awaited
-        && signals.action(signal).disposition() == Disposition::Default
+        && signals.disposition(signal) == Disposition::Default
         && default_action(signal) == DefaultAction::Terminate;
     Some(if kills { Effect::Kill } else { Effect::Tell })
 }
@@ -291,7 +291,7 @@ fn force_as(info: SigInfo, default: bool) {
     let thread = current();
     let mut signals = thread.process.signals.lock();
     let mut own = thread.signals.lock_inside(&signals);
-    let ignored = signals.action(info.signal).disposition() == Disposition::Ignore;
+    let ignored = signals.disposition(info.signal) == Disposition::Ignore;
     if default || ignored || own.blocked.contains(info.signal) {
         signals.set_default(info.signal);
         own.blocked = own.blocked.without(info.signal);
@@ -371,7 +371,7 @@ fn prepare(signals: &mut ProcessSignals, signal: Signal, target: Option<&Thread>
     if STOP.contains(signal) {
         flush_everywhere(signals, SigSet::of(&[Signal::SIGCONT]));
     }
-    if !signals.action(signal).ignores(signal) {
+    if !signals.ignores(signal) {
         return true;
     }
     // A blocked signal is kept: its action may have changed by the time it is unblocked.

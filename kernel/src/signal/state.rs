@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use intrusive_collections::{LinkedList, LinkedListAtomicLink, intrusive_adapter};
 
-use super::action::Action;
+use super::action::{Action, Disposition};
 use super::actions::{Actions, RoomForActions, SharedActions};
 use super::frame::AltStack;
 use super::queue::Pending;
@@ -116,7 +116,32 @@ impl ProcessSignals {
 
     #[inline]
     pub fn action(&self, signal: Signal) -> Action {
-        self.actions.get(signal)
+        self.actions.look_at(signal, |action| *action)
+    }
+
+    /// What the signal's action means.
+    #[inline]
+    pub fn disposition(&self, signal: Signal) -> Disposition {
+        self.actions.look_at(signal, Action::disposition)
+    }
+
+    /// Whether the signal has no effect at all.
+    #[inline]
+    pub fn ignores(&self, signal: Signal) -> bool {
+        self.actions
+            .look_at(signal, |action| action.ignores(signal))
+    }
+
+    /// What the action means; if that is a handler, `action` becomes it.
+    #[inline]
+    pub fn handler_into(&self, signal: Signal, action: &mut Action) -> Disposition {
+        self.actions.look_at(signal, |found| {
+            let disposition = found.disposition();
+            if disposition == Disposition::Handler {
+                action.clone_from(found);
+            }
+            disposition
+        })
     }
 
     /// The signal's handler goes; the rest of the action stays, as Linux shows it.

@@ -77,7 +77,7 @@ impl SignalSets {
             threads: signals.threads.iter().count(),
         };
         for signal in (1..=usize::from(Signal::MAX)).filter_map(Signal::new) {
-            match signals.action(signal).disposition() {
+            match signals.disposition(signal) {
                 Disposition::Ignore => sets.ignored = sets.ignored.with(signal),
                 Disposition::Handler => sets.caught = sets.caught.with(signal),
                 Disposition::Default => {}
