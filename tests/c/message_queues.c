@@ -68,6 +68,23 @@ static void nap(long ms) {
         ;
 }
 
+/* Waits until a child, or a thread, sleeps. */
+static void asleep(pid_t pid) {
+    char path[64], line[256];
+    for (int n = 0; n < 5000; n++) {
+        snprintf(path, sizeof path, "/proc/self/task/%d/stat", pid);
+        FILE *file = fopen(path, "r");
+        snprintf(path, sizeof path, "/proc/%d/stat", pid);
+        if (!file && !(file = fopen(path, "r")))
+            return;
+        char *state = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+        fclose(file);
+        if (state && state[2] == 'S')
+            return;
+        nap(1);
+    }
+}
+
 /* Waits for a child, whatever signals come. */
 static int end_of(pid_t pid) {
     int status;
@@ -244,8 +261,9 @@ static void interrupted(void) {
         receive(fd);
         _exit(1);
     }
-    nap(40); kill(pid, SIGSTOP); nap(20); kill(pid, SIGCONT); nap(20);
-    mq_send(fd, "go on", 5, 0); nap(40); kill(pid, SIGKILL);
+    int status;
+    asleep(pid); kill(pid, SIGSTOP); waitpid(pid, &status, WUNTRACED); kill(pid, SIGCONT); asleep(pid);
+    mq_send(fd, "go on", 5, 0); asleep(pid); kill(pid, SIGKILL);
     printf("ended %x\n", end_of(pid));
     mq_send(fd, "nobody", 6, 0); receive(fd);
     mq_unlink(name);
@@ -296,7 +314,7 @@ static void notifying(void) {
         fflush(stdout);
         _exit(0);
     }
-    nap(60); SHOW(mq_send(fd, "waited", 6, 1)); end_of(pid); printf("handled %d\n", handled);
+    asleep(pid); SHOW(mq_send(fd, "waited", 6, 1)); end_of(pid); printf("handled %d\n", handled);
     SHOW(mq_send(fd, "now", 3, 1)); printf("handled %d value %d\n", handled, last_value); receive(fd);
     /* A registration goes with the process, and with the program. */
     if ((pid = fork()) == 0)
@@ -355,32 +373,41 @@ static void telling_threads(void) {
     close(fd); close(pair[0]); close(pair[1]);
 }
 
-struct part { int fd, number; };
+struct part { int fd, number; volatile pid_t thread; };
 
 static void *taker(void *given) {
     struct part *part = given;
     setpriority(PRIO_PROCESS, gettid(), part->number == 2 ? -5 : part->number == 3 ? 5 : 0);
     char at[8];
-    nap(50 * part->number);
+    part->thread = gettid();
     ssize_t got = mq_receive(part->fd, at, 8, NULL);
     return (void *)(long)(got == 1 ? at[0] : 0);
 }
 static void *giver(void *given) {
     struct part *part = given;
     char letter = 'A' + part->number;
-    nap(50 * part->number);
+    part->thread = gettid();
     return (void *)(long)mq_send(part->fd, &letter, 1, part->number == 2);
+}
+
+static void *(*const PARTS[])(void *) = {taker, giver};
+
+/* Threads that wait one after the other. */
+static void line_up(int kind, int fd, pthread_t *threads, struct part *parts) {
+    for (int n = 0; n < 4; n++) {
+        parts[n] = (struct part){fd, n, 0};
+        pthread_create(&threads[n], NULL, PARTS[kind], &parts[n]);
+        while (!parts[n].thread)
+            nap(1);
+        asleep(parts[n].thread);
+    }
 }
 
 static void turns(void) {
     int fd = queue(1, 8, 0);
     pthread_t threads[4];
     struct part parts[4];
-    for (int n = 0; n < 4; n++) {
-        parts[n] = (struct part){fd, n};
-        pthread_create(&threads[n], NULL, taker, &parts[n]);
-    }
-    nap(300);
+    line_up(0, fd, threads, parts);
     for (int n = 0; n < 4; n++)
         mq_send(fd, &"abcd"[n], 1, 0);
     printf("takers got");
@@ -391,9 +418,7 @@ static void turns(void) {
     }
     printf("\n");
     mq_send(fd, "0", 1, 0);
-    for (int n = 0; n < 4; n++)
-        pthread_create(&threads[n], NULL, giver, &parts[n]);
-    nap(300);
+    line_up(1, fd, threads, parts);
     for (int n = 0; n < 5; n++)
         receive(fd);
     for (int n = 0; n < 4; n++)

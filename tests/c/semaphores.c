@@ -51,6 +51,23 @@ static void nap(long ms) {
         ;
 }
 
+/* Waits until a child, or a thread, sleeps. */
+static void asleep(pid_t pid) {
+    char path[64], line[256];
+    for (int n = 0; n < 5000; n++) {
+        snprintf(path, sizeof path, "/proc/self/task/%d/stat", pid);
+        FILE *file = fopen(path, "r");
+        snprintf(path, sizeof path, "/proc/%d/stat", pid);
+        if (!file && !(file = fopen(path, "r")))
+            return;
+        char *state = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+        fclose(file);
+        if (state && state[2] == 'S')
+            return;
+        nap(1);
+    }
+}
+
 /* Runs a part in a child that is still running when this returns. */
 static pid_t start(void (*part)(int), int id) {
     fflush(stdout);
@@ -319,7 +336,7 @@ static void messages(void) {
     SHOW(msgsnd(id, &message, 8192, 0)); SHOW(msgsnd(id, &message, 8192, 0)); SHOW(msgsnd(id, &message, 1, IPC_NOWAIT)); SHOW(msgsnd(id, &message, 0, IPC_NOWAIT));
     alarm_in(30, SA_RESTART); SHOW(msgsnd(id, &message, 1, 0));
     pid_t pid = start(sends, id);
-    nap(50); take(id, 8192, 1, 0); printf("sent %x", end_of(pid)); printf(", bytes %lu\n", stat_of(id).__msg_cbytes);
+    asleep(pid); take(id, 8192, 1, 0); printf("sent %x", end_of(pid)); printf(", bytes %lu\n", stat_of(id).__msg_cbytes);
     ds = stat_of(id); ds.msg_qbytes = 100;
     SHOW(msgctl(id, IPC_SET, &ds)); take(id, 8192, 1, 0); take(id, 8192, 1, 0); take(id, 8192, 5, 0);
     int count = 0;
@@ -331,14 +348,14 @@ static void messages(void) {
     alarm_in(30, SA_RESTART); take(id, 10, 0, 0); SHOW(msgctl(id, IPC_SET, BAD)); SHOW(msgctl(id, IPC_STAT, BAD)); SHOW(msgctl(-1, IPC_STAT, &ds));
     SHOW(msgctl(id, 99, &ds));
     /* Each gets what it waits for. */
-    pid_t seven = start(takes_seven, id); nap(40);
-    pid_t low = start(takes_low, id); nap(40);
-    pid_t any = start(takes_any, id); nap(40);
-    pid_t others = start(takes_others, id); nap(40);
+    pid_t seven = start(takes_seven, id); asleep(seven);
+    pid_t low = start(takes_low, id); asleep(low);
+    pid_t any = start(takes_any, id); asleep(any);
+    pid_t others = start(takes_others, id); asleep(others);
     SHOW(put(id, 9, "nine")); SHOW(msgrcv(id, &message, 9, 0, IPC_NOWAIT)); end_of(any);
     SHOW(put(id, 3, "three")); end_of(low); SHOW(put(id, 7, "seven")); end_of(seven); SHOW(put(id, 8, "eight")); end_of(others);
     printf("the last %d, left %lu\n", stat_of(id).msg_lrpid == others, stat_of(id).msg_qnum);
-    pid = start(takes_short, id); nap(40); SHOW(put(id, 1, "too long")); end_of(pid); printf("left %lu\n", stat_of(id).msg_qnum); take(id, 100, 0, 0);
+    pid = start(takes_short, id); asleep(pid); SHOW(put(id, 1, "too long")); end_of(pid); printf("left %lu\n", stat_of(id).msg_qnum); take(id, 100, 0, 0);
     struct msginfo info;
     SHOW(msgctl(0, IPC_INFO, (void *)&info) < 0);
     printf("%d %d %d %d %d %d %d %d\n", info.msgpool, info.msgmap, info.msgmax, info.msgmnb, info.msgmni, info.msgssz, info.msgtql, info.msgseg);
@@ -346,7 +363,7 @@ static void messages(void) {
     for (int n = 0; n <= highest; n++)
         found += msgctl(n, MSG_STAT, &ds) == id;
     printf("found %d\n", found);
-    pid = start(takes_any, id); nap(40); ds = stat_of(id); ds.msg_perm.mode = 0; SHOW(msgctl(id, IPC_SET, &ds)); nap(20); put(id, 1, "still"); end_of(pid);
+    pid = start(takes_any, id); asleep(pid); ds = stat_of(id); ds.msg_perm.mode = 0; SHOW(msgctl(id, IPC_SET, &ds)); asleep(pid); put(id, 1, "still"); end_of(pid);
     char line[256];
     FILE *file = fopen("/proc/sysvipc/msg", "r");
     printf("%s", fgets(line, sizeof line, file));
@@ -365,13 +382,13 @@ static void messages(void) {
         _exit(0);
     }
     end_of(pid);
-    pid = start(takes_any, id); nap(40);
+    pid = start(takes_any, id); asleep(pid);
     pid_t full = fork();
     if (full == 0) {
         message.type = 1;
         _exit(msgsnd(id, &message, 101, 0) == -1 && errno == EIDRM ? 9 : 1);
     }
-    nap(40);
+    asleep(full);
     SHOW(msgctl(id, IPC_RMID, NULL)); printf("removed %x", end_of(pid)); printf(" %x\n", end_of(full)); SHOW(msgctl(id, IPC_RMID, NULL)); SHOW(put(id, 1, "x"));
 }
 
