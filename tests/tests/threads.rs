@@ -82,6 +82,12 @@ fn semaphores_and_messages_with_types() {
     same_as_on_linux("semaphores");
 }
 
+/// /proc/PID/task: each thread's name, state, signals and descriptors.
+#[test]
+fn what_proc_tells_of_threads() {
+    same_as_on_linux("task_files");
+}
+
 #[test]
 fn restartable_sequences() {
     same_as_on_linux("sequences");

@@ -7,6 +7,7 @@ mod ipc;
 mod memory;
 mod process;
 mod status;
+mod subject;
 mod system;
 
 use alloc::sync::Arc;

@@ -554,24 +554,6 @@ impl Process {
         living + self.usage.cpu_ns.load(Ordering::Relaxed)
     }
 
-    /// Fault counts of all threads: minor, major.
-    pub fn fault_counts(&self) -> (u64, u64) {
-        let ended = (
-            self.usage.minor.load(Ordering::Relaxed),
-            self.usage.major.load(Ordering::Relaxed),
-        );
-        let signals = self.signals.lock();
-        signals
-            .threads
-            .iter()
-            .fold(ended, |(minor, major), thread| {
-                (
-                    minor + thread.faults.minor.load(Ordering::Relaxed),
-                    major + thread.faults.major.load(Ordering::Relaxed),
-                )
-            })
-    }
-
     /// What all threads, living and ended, have used.
     pub fn counts(&self) -> Counts {
         let ended = self.usage.get();

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
+use super::subject::{Subject, thread_of};
 use super::{finished, memory, parse_number, status};
 use crate::errno::{Errno, Result};
 use crate::fs::file::{File, Opened};
@@ -17,9 +18,8 @@ use crate::fs::inode::{
 use crate::fs::path;
 use crate::fs::text::Text;
 use crate::mm::{PAGE_SIZE, VmFlags, Vma, uaccess};
-use crate::sched::{State, current};
+use crate::sched::current;
 use crate::task::process::Layout;
-use crate::task::table::INIT_PID;
 use crate::task::{Process, Thread, oom};
 
 /// Entries of /proc/PID.
@@ -76,7 +76,7 @@ impl Entry {
         match self {
             Entry::Exe | Entry::Cwd | Entry::Root => 0o777,
             Entry::Fd | Entry::Task => 0o555,
-            Entry::OomScoreAdj => 0o644,
+            Entry::OomScoreAdj | Entry::Comm => 0o644,
             Entry::Environ | Entry::Pagemap => 0o400,
             Entry::Mem => 0o600,
             _ => 0o444,
@@ -85,9 +85,12 @@ impl Entry {
 
     /// Whether something can be written to it.
     fn is_writable(self) -> bool {
-        matches!(self, Entry::OomScoreAdj | Entry::Mem)
+        matches!(self, Entry::OomScoreAdj | Entry::Mem | Entry::Comm)
     }
 }
+
+/// Further up than the inodes of /proc/PID are those of its threads, by their own numbers.
+const TASK_INODES: u64 = 0x100;
 
 /// Inode numbers of a process start here.
 pub fn ino_of(pid: u32) -> u64 {
@@ -99,8 +102,8 @@ pub struct ProcessDir {
     process: Arc<Process>,
     /// The frame of /proc, as parent.
     proc: Arc<Directory>,
-    /// `/proc/PID/task/PID` is the directory once more.
-    task: bool,
+    /// Of this thread, in `/proc/PID/task`; nearly the same once more.
+    task: Option<u32>,
 }
 
 /// An entry of /proc/PID.
@@ -123,7 +126,7 @@ impl ProcessDir {
         ProcessDir {
             process,
             proc,
-            task: false,
+            task: None,
         }
     }
 
@@ -155,22 +158,23 @@ fn number(n: u32) -> Result<Vec<u8>> {
 
 impl Inode for ProcessDir {
     fn stat(&self) -> Stat {
-        let ino = ino_of(self.process.pid) + u64::from(self.task) * 0x100;
+        let ino = match self.task {
+            Some(tid) => ino_of(tid) + TASK_INODES,
+            None => ino_of(self.process.pid),
+        };
         self.owned(Stat::new(FileSystem::Proc, ino, FileType::Directory, 0o555))
     }
 
     fn place(&self) -> Result<Place> {
-        let parent: InodeRef = if self.task {
-            let dir = ProcessDir {
-                process: self.process.clone(),
-                proc: self.proc.clone(),
-                task: false,
-            };
-            dir.lookup(b"task")?
-        } else {
-            self.proc.clone()
+        let Some(tid) = self.task else {
+            return Ok(Place::In(self.proc.clone(), number(self.process.pid)?));
         };
-        Ok(Place::In(parent, number(self.process.pid)?))
+        let dir = ProcessDir {
+            process: self.process.clone(),
+            proc: self.proc.clone(),
+            task: None,
+        };
+        Ok(Place::In(dir.lookup(b"task")?, number(tid)?))
     }
 
     fn open(&self, _access: Access, _nonblock: bool) -> Result<Opened> {
@@ -182,7 +186,7 @@ impl Inode for ProcessDir {
             .into_iter()
             .find(|(_, known, _)| known.as_bytes() == name);
         let (entry, name, file_type) = found.ok_or(Errno::ENOENT)?;
-        if self.task && entry == Entry::Task {
+        if self.task.is_some() && entry == Entry::Task {
             return Err(Errno::ENOENT);
         }
         Ok(Arc::try_new(EntryInode {
@@ -197,7 +201,7 @@ impl Inode for ProcessDir {
         for (n, (entry, name, file_type)) in
             Entry::ALL.into_iter().enumerate().skip(pos as usize - 2)
         {
-            if self.task && entry == Entry::Task {
+            if self.task.is_some() && entry == Entry::Task {
                 continue;
             }
             let ino = self.stat().ino + entry as u64 + 1;
@@ -224,7 +228,8 @@ impl Generator for EntryInode {
             Entry::Smaps => memory::each_area(process, cursor, text, memory::smaps_entry),
             Entry::SmapsRollup => memory::smaps_rollup(process, text).map(|()| None),
             _ => {
-                self.text(text).map_err(|_| Errno::ENOMEM)?;
+                let subject = self.subject()?;
+                self.text(&subject, text).map_err(|_| Errno::ENOMEM)?;
                 Ok(None)
             }
         }
@@ -233,6 +238,13 @@ impl Generator for EntryInode {
     fn accept(&self, bytes: &[u8]) -> Result {
         match self.entry {
             Entry::OomScoreAdj => oom::set_adjustment(self.process(), bytes),
+            Entry::Comm if self.is_own() => {
+                let mut name = [0; 16];
+                let len = bytes.len().min(name.len() - 1);
+                name[..len].copy_from_slice(&bytes[..len]);
+                self.thread()?.set_name(name);
+                Ok(())
+            }
             _ => Err(Errno::EINVAL),
         }
     }
@@ -252,9 +264,23 @@ impl EntryInode {
         &self.dir.process
     }
 
-    /// The first thread, whose files are told of. `ENOENT` if it has ended.
+    /// The thread whose files are told of: of a process the first. `ENOENT` if it has ended.
     fn thread(&self) -> Result<Arc<Thread>> {
-        self.process().first_thread().ok_or(Errno::ENOENT)
+        match self.dir.task {
+            Some(tid) => thread_of(self.process(), tid),
+            None => self.process().first_thread().ok_or(Errno::ENOENT),
+        }
+    }
+
+    /// Numbers of some threads, from the `n`th by birth on.
+    fn threads_from(&self, n: u64) -> heapless::Vec<u32, 64> {
+        let signals = self.process().signals.lock();
+        let threads = signals.threads.iter().skip(n as usize);
+        threads.map(|thread| thread.tid()).take(64).collect()
+    }
+
+    fn subject(&self) -> Result<Subject<'_>> {
+        Subject::of(self.process(), self.dir.task)
     }
 
     /// Whether the reader is the process itself, whose memory can be read then.
@@ -262,14 +288,14 @@ impl EntryInode {
         Arc::ptr_eq(&self.dir.process, &current().process)
     }
 
-    fn text(&self, text: &mut Text) -> fmt::Result {
-        let process = self.process();
+    fn text(&self, subject: &Subject<'_>, text: &mut Text) -> fmt::Result {
+        let process = subject.process;
         match self.entry {
-            Entry::Stat => status::stat(process, text),
+            Entry::Stat => status::stat(subject, text),
             Entry::Statm => status::statm(process, text),
-            Entry::Status => status::status(process, text),
+            Entry::Status => status::status(subject, text),
             Entry::Comm => {
-                text.push(name_of(process).as_bytes());
+                text.push(subject.name().as_bytes());
                 text.write_str("\n")
             }
             Entry::Cmdline => self.memory(text, |layout| (layout.arg_start, layout.arg_end)),
@@ -369,17 +395,12 @@ impl Inode for EntryInode {
                 })?)
             }
             Entry::Task => {
-                n.and_then(|n| {
-                    if n == self.process().pid {
-                        Ok(())
-                    } else {
-                        Err(Errno::ENOENT)
-                    }
-                })?;
+                let tid = n?;
+                thread_of(self.process(), tid)?;
                 let dir = ProcessDir {
                     process: self.dir.process.clone(),
                     proc: self.dir.proc.clone(),
-                    task: true,
+                    task: Some(tid),
                 };
                 Ok(Arc::try_new(dir)?)
             }
@@ -397,9 +418,21 @@ impl Inode for EntryInode {
             }))
         };
         match self.entry {
-            Entry::Task if pos <= 2 => {
-                let pid = self.process().pid;
-                emit(pid, ino_of(pid) + 0x100, FileType::Directory, 3)?;
+            Entry::Task => {
+                let mut next = pos - 2;
+                loop {
+                    let tids = self.threads_from(next);
+                    for &tid in &tids {
+                        next += 1;
+                        let ino = ino_of(tid) + TASK_INODES;
+                        if !emit(tid, ino, FileType::Directory, next + 2)? {
+                            return Ok(());
+                        }
+                    }
+                    if !tids.is_full() {
+                        break;
+                    }
+                }
             }
             Entry::Fd => {
                 let mut from = (pos - 2).min(u64::from(u32::MAX)) as u32;
@@ -464,34 +497,6 @@ impl Inode for FdLink {
 
     fn follow(&self) -> Option<Result<InodeRef>> {
         Some(Ok(self.file.inode.clone()))
-    }
-}
-
-/// The program's name.
-pub struct Name([u8; 16]);
-
-impl Name {
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.split(|&byte| byte == 0).next().unwrap_or_default()
-    }
-}
-
-pub fn name_of(process: &Process) -> Name {
-    Name(*process.name.lock())
-}
-
-/// Letters of proc(5), by what the first thread does.
-pub fn state_of(process: &Process) -> (char, &'static str) {
-    let signals = process.signals.lock();
-    let first = signals.threads.front();
-    match first.get().map(|thread| thread.sched.run_state()) {
-        // The kernel's init has no thread.
-        None if process.pid == INIT_PID => ('S', "sleeping"),
-        Some(State::Runnable) => ('R', "running"),
-        Some(State::Interruptible) => ('S', "sleeping"),
-        Some(State::Killable | State::Uninterruptible) => ('D', "disk sleep"),
-        Some(State::Stopped) => ('T', "stopped"),
-        Some(State::Dead) | None => ('Z', "zombie"),
     }
 }
 

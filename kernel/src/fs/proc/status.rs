@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering;
 
-use super::process::{name_of, state_of};
+use super::subject::Subject;
 use crate::fs::text::Text;
 use crate::mm::rss::PageCounts;
 use crate::mm::space::Totals;
@@ -55,7 +55,7 @@ pub fn statm(process: &Process, text: &mut Text) -> fmt::Result {
     )
 }
 
-/// Signals of the first thread and of the process, as bit sets.
+/// Signals of the thread and of the process, as bit sets.
 struct SignalSets {
     own: SigSet,
     shared: SigSet,
@@ -66,8 +66,8 @@ struct SignalSets {
 }
 
 impl SignalSets {
-    fn of(process: &Process) -> SignalSets {
-        let signals = process.signals.lock();
+    fn of(subject: &Subject<'_>) -> SignalSets {
+        let signals = subject.process.signals.lock();
         let mut sets = SignalSets {
             own: SigSet::EMPTY,
             shared: signals.pending.set(),
@@ -83,7 +83,7 @@ impl SignalSets {
                 Disposition::Default => {}
             }
         }
-        if let Some(thread) = signals.threads.front().get() {
+        if let Some(thread) = &subject.thread {
             let own = thread.signals.lock();
             sets.own = own.pending.set();
             sets.blocked = own.blocked;
@@ -93,26 +93,28 @@ impl SignalSets {
 }
 
 /// The fields of proc_pid_stat(5), in their order.
-pub fn stat(process: &Process, text: &mut Text) -> fmt::Result {
+pub fn stat(subject: &Subject<'_>, text: &mut Text) -> fmt::Result {
+    let process = subject.process;
     let layout = *process.layout.lock();
     let sizes = Sizes::of(process, &layout);
-    let signals = SignalSets::of(process);
-    write!(text, "{} (", process.pid)?;
-    text.push(name_of(process).as_bytes());
+    let signals = SignalSets::of(subject);
+    write!(text, "{} (", subject.id)?;
+    text.push(subject.name().as_bytes());
     let terminal = 0;
     write!(
         text,
         ") {} {} {} {} {terminal} -1 {} ",
-        state_of(process).0,
+        subject.state().0,
         process.parent_pid(),
         process.group(),
         process.session.load(Ordering::Relaxed),
         FLAGS
     )?;
-    let (minor, major) = process.fault_counts();
+    let counts = subject.counts();
+    let (minor, major) = (counts.minor, counts.major);
     let children = process.child_usage.get();
     let (cutime, cstime) = children.ticks();
-    let (utime, stime) = process.cpu_times_in_ticks();
+    let (utime, stime) = counts.ticks();
     write!(
         text,
         "{minor} {} {major} {} {utime} {stime} {cutime} {cstime} 20 0 {} 0 {} ",
@@ -167,22 +169,28 @@ const FLAGS: u32 = 0x40_0000;
 
 const NS_PER_TICK: u64 = 10_000_000;
 
-pub fn status(process: &Process, text: &mut Text) -> fmt::Result {
-    let (letter, word) = state_of(process);
+pub fn status(subject: &Subject<'_>, text: &mut Text) -> fmt::Result {
+    let process = subject.process;
+    let (letter, word) = subject.state();
     text.write_str("Name:\t")?;
-    text.push(name_of(process).as_bytes());
+    text.push(subject.name().as_bytes());
     text.write_str("\n")?;
     // A thread that has ended has neither.
     let mut descriptors = 0;
-    if let Some(thread) = process.first_thread() {
+    let with_files = match subject.id == process.pid {
+        true => process.first_thread(),
+        false => subject.thread.clone(),
+    };
+    if let Some(thread) = with_files {
         writeln!(text, "Umask:\t{:04o}", thread.fs_of_other().umask())?;
         descriptors = thread.files_of_other().size();
     }
     writeln!(text, "State:\t{letter} ({word})")?;
     writeln!(
         text,
-        "Tgid:\t{0}\nNgid:\t0\nPid:\t{0}\nPPid:\t{1}\nTracerPid:\t0",
+        "Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t0",
         process.pid,
+        subject.id,
         process.parent_pid()
     )?;
     let identity = process.credentials.get();
@@ -200,22 +208,23 @@ pub fn status(process: &Process, text: &mut Text) -> fmt::Result {
     }
     writeln!(
         text,
-        "\nNStgid:\t{0}\nNSpid:\t{0}\nNSpgid:\t{1}\nNSsid:\t{2}\nKthread:\t0",
+        "\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{}\nNSsid:\t{}\nKthread:\t0",
         process.pid,
+        subject.id,
         process.group(),
         process.session.load(Ordering::Relaxed)
     )?;
     if process.mm().is_some() {
         memory(process, text)?;
     }
-    signals(process, text)?;
+    signals(subject, text)?;
     capabilities(identity.is_privileged(), text)?;
     writeln!(
         text,
         "NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\nCpus_allowed:\t1\nCpus_allowed_list:\t0\nMems_allowed:\t1\nMems_allowed_list:\t0"
     )?;
-    let first = process.signals.lock().threads.front().clone_pointer();
-    let counts = first.map_or_else(Default::default, |thread| thread.counts());
+    let thread = subject.thread.as_ref();
+    let counts = thread.map_or_else(Default::default, |thread| thread.counts());
     writeln!(
         text,
         "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}",
@@ -256,8 +265,8 @@ fn memory(process: &Process, text: &mut Text) -> fmt::Result {
     writeln!(text, "CoreDumping:\t0\nTHP_enabled:\t0")
 }
 
-fn signals(process: &Process, text: &mut Text) -> fmt::Result {
-    let sets = SignalSets::of(process);
+fn signals(subject: &Subject<'_>, text: &mut Text) -> fmt::Result {
+    let (process, sets) = (subject.process, SignalSets::of(subject));
     writeln!(
         text,
         "Threads:\t{}\nSigQ:\t{}/{}",
