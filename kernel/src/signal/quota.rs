@@ -16,7 +16,8 @@ pub struct Charge {
 impl Charge {
     /// `None` if the user has `limit` queued already, or there is no memory.
     pub fn new(uid: u32, limit: u64) -> Option<Charge> {
-        QUEUED.take(uid, 1, limit).then_some(Charge { uid })
+        // Made only if it was taken, as it gives back when it goes.
+        QUEUED.take(uid, 1, limit).then(|| Charge { uid })
     }
 }
 
@@ -29,4 +30,22 @@ impl Drop for Charge {
 /// Signals that the user has queued now, for `SigQ` in /proc/PID/status.
 pub fn queued(uid: u32) -> u64 {
     QUEUED.taken(uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg_attr(not(target_os = "none"), test)]
+    #[cfg_attr(target_os = "none", test_case)]
+    fn what_was_refused_gives_nothing_back() {
+        const UID: u32 = 4_000_010;
+        let first = Charge::new(UID, 2).unwrap();
+        let second = Charge::new(UID, 2).unwrap();
+        assert!(Charge::new(UID, 2).is_none());
+        assert!(Charge::new(UID, 2).is_none());
+        assert_eq!(queued(UID), 2);
+        drop((first, second));
+        assert_eq!(queued(UID), 0);
+    }
 }
