@@ -237,9 +237,8 @@ impl Timer {
         self.wall.store(wall, Ordering::Relaxed);
         self.deadline.store(ns, Ordering::Relaxed);
         // SAFETY: the caller keeps the timer in its place.
-        queues
-            .tree(wall)
-            .insert(unsafe { UnsafeRef::from_raw(self) });
+        let timer = unsafe { UnsafeRef::from_raw(self) };
+        queues.tree(wall).insert(timer);
         drop(queues);
         interrupt_by(deadline.monotonic_ns());
     }
