@@ -1,16 +1,23 @@
 //! Pending signals: at most one instance of each standard signal, any number of real-time ones in order.
 //!
-//! Taking the next signal costs a bit scan, and for a queued instance a way down the tree of them. Standard signals have room kept for
-//! all of them from the beginning; a real-time instance brings its own entry, allocated by the sender before any lock is taken, and
-//! charged to the receiving user. A POSIX timer has an entry for all its signals, of either kind, which goes back to it.
+//! Taking the next signal costs a bit scan, and for a queued instance a way down a tree that has one entry for each signal, at most 64:
+//! the signal's first, at which the others wait in their order. So the cost does not depend on how many are pending.
+//!
+//! Standard signals have room kept for all of them from the beginning; a real-time instance brings its own entry, allocated by the
+//! sender before any lock is taken, and charged to the receiving user. A POSIX timer has an entry for all its signals, of either kind,
+//! which goes back to it.
 //!
 //! Every process and thread has one, and most are never used: so it is small, and made and dropped in a few steps.
 
 use alloc::boxed::Box;
 use alloc::sync::Weak;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
-use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
+use intrusive_collections::rbtree::Entry as Place;
+use intrusive_collections::{
+    KeyAdapter, LinkedList, LinkedListAtomicLink, RBTree, RBTreeAtomicLink, intrusive_adapter,
+};
 
 use super::info::SigInfo;
 use super::quota::Charge;
@@ -23,7 +30,12 @@ const STANDARD: usize = Signal::RT_MIN as usize - 1;
 /// One queued instance of a real-time signal, or of a timer's.
 pub struct Entry {
     info: SigInfo,
+    /// In the tree, if it is the first of its signal.
     link: RBTreeAtomicLink,
+    /// Among those that wait for it to be taken, if it is not.
+    later_link: LinkedListAtomicLink,
+    /// Later ones of the same signal, if it is the first.
+    later: Cell<LinkedList<LaterAdapter>>,
     /// The timer that it belongs to.
     timer: Option<Weak<PosixTimer>>,
     _charge: Charge,
@@ -35,6 +47,8 @@ impl Entry {
         Box::try_new(Entry {
             info,
             link: RBTreeAtomicLink::new(),
+            later_link: LinkedListAtomicLink::new(),
+            later: Cell::default(),
             timer: None,
             _charge: charge,
         })
@@ -55,12 +69,62 @@ impl Entry {
     }
 }
 
-intrusive_adapter!(EntryAdapter = Box<Entry>: Entry { link => RBTreeAtomicLink });
+intrusive_adapter!(FirstAdapter = Box<Entry>: Entry { link => RBTreeAtomicLink });
+intrusive_adapter!(LaterAdapter = Box<Entry>: Entry { later_link => LinkedListAtomicLink });
 
-impl<'a> KeyAdapter<'a> for EntryAdapter {
+impl<'a> KeyAdapter<'a> for FirstAdapter {
     type Key = Signal;
     fn get_key(&self, entry: &'a Entry) -> Signal {
         entry.info.signal
+    }
+}
+
+/// Queued instances of any number of signals.
+struct Queued(RBTree<FirstAdapter>);
+
+impl Queued {
+    // Functions of their own, so that a standard signal's way does not save registers for them.
+
+    /// Puts an entry behind those of the same signal.
+    #[inline(never)]
+    fn push(&mut self, entry: Box<Entry>) {
+        match self.0.entry(&entry.info.signal) {
+            Place::Vacant(place) => {
+                place.insert(entry);
+            }
+            Place::Occupied(place) => {
+                if let Some(first) = place.get() {
+                    let mut later = first.later.take();
+                    later.push_back(entry);
+                    first.later.set(later);
+                }
+            }
+        }
+    }
+
+    /// Takes out the oldest entry of a signal, and tells whether there are more.
+    #[inline(never)]
+    fn take(&mut self, signal: Signal) -> (Option<Box<Entry>>, bool) {
+        let mut place = self.0.find_mut(&signal);
+        let Some(first) = place.get() else {
+            return (None, false);
+        };
+        let mut later = first.later.take();
+        let Some(second) = later.pop_front() else {
+            return (place.remove(), false);
+        };
+        second.later.set(later);
+        (place.replace_with(second).ok(), true)
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[inline(never)]
+    fn has(&self, signal: Signal) -> bool {
+        !self.0.find(&signal).is_null()
     }
 }
 
@@ -73,8 +137,7 @@ pub struct Pending {
     infos: Vec<SigInfo>,
     /// Where in it a signal's is.
     slots: [u8; STANDARD],
-    /// By signal, and those of one signal in the order in which they came.
-    queued: RBTree<EntryAdapter>,
+    queued: Queued,
 }
 
 impl Pending {
@@ -86,7 +149,7 @@ impl Pending {
             in_slots: SigSet::EMPTY,
             infos,
             slots: [0; STANDARD],
-            queued: RBTree::new(EntryAdapter::NEW),
+            queued: Queued(RBTree::new(FirstAdapter::NEW)),
         })
     }
 
@@ -131,7 +194,7 @@ impl Pending {
     /// Adds a timer's signal, whatever else of that number is pending.
     pub fn push_timer(&mut self, entry: Box<Entry>) {
         self.set = self.set.with(entry.info.signal);
-        self.queued.insert(entry);
+        self.queued.push(entry);
     }
 
     /// Adds an instance of a real-time signal. Without an entry the signal becomes pending, but its info is lost.
@@ -139,7 +202,7 @@ impl Pending {
         self.set = self.set.with(signal);
         if let Some(entry) = entry {
             debug_assert_eq!(entry.info.signal, signal);
-            self.queued.insert(entry);
+            self.queued.push(entry);
         }
     }
 
@@ -171,27 +234,15 @@ impl Pending {
         }
         *info = self.infos[usize::from(self.slots[signal.index()])];
         self.remove_info(signal);
-        if self.queued.is_empty() || self.queued.find(&signal).is_null() {
+        if self.queued.is_empty() || !self.queued.has(signal) {
             self.set = self.set.without(signal);
         }
         true
     }
 
-    /// Takes out the oldest entry of a signal, and tells whether there are more.
-    fn take_entry(&mut self, signal: Signal) -> (Option<Box<Entry>>, bool) {
-        let mut cursor = self.queued.lower_bound_mut(Bound::Included(&signal));
-        let is_its_own = |entry: Option<&Entry>| entry.is_some_and(|e| e.info.signal == signal);
-        if !is_its_own(cursor.get()) {
-            return (None, false);
-        }
-        let entry = cursor.remove();
-        let more = is_its_own(cursor.get());
-        (entry, more)
-    }
-
     fn take_queued(&mut self, signal: Signal, info: &mut SigInfo) -> bool {
         while self.set.contains(signal) {
-            let (entry, more) = self.take_entry(signal);
+            let (entry, more) = self.queued.take(signal);
             if !more {
                 self.set = self.set.without(signal);
             }
@@ -251,7 +302,7 @@ impl Pending {
             if self.in_slots.contains(signal) {
                 self.remove_info(signal);
             }
-            while let (Some(entry), _) = self.take_entry(signal) {
+            while let (Some(entry), _) = self.queued.take(signal) {
                 let timer = entry.timer.as_ref().and_then(Weak::upgrade);
                 if let Some(timer) = timer {
                     timer.take_back(entry);
@@ -304,6 +355,46 @@ mod tests {
         pending.push_realtime(rt, None);
         assert_eq!(pending.take(rt), Some(user(rt, 0)));
         assert!(pending.set().is_empty());
+    }
+
+    #[cfg_attr(not(target_os = "none"), test)]
+    #[cfg_attr(target_os = "none", test_case)]
+    fn each_signal_has_its_own_order() {
+        const UID: u32 = 4_000_003;
+        let mut pending = Pending::new().unwrap();
+        let signals = [34, 64, 40].map(|number| Signal::new(number).unwrap());
+        let add = |pending: &mut Pending, signal, pid| {
+            let charge = Charge::new(UID, 100).unwrap();
+            pending.push_realtime(signal, Entry::new(user(signal, pid), charge));
+        };
+        for pid in 1..=4 {
+            for signal in signals {
+                add(&mut pending, signal, pid);
+            }
+        }
+        for pid in 1..=3 {
+            assert_eq!(pending.take(signals[0]), Some(user(signals[0], pid)));
+            // One that comes now is behind those that are there.
+            add(&mut pending, signals[0], pid + 4);
+        }
+        assert_eq!(pending.take(signals[1]), Some(user(signals[1], 1)));
+        pending.flush(SigSet::of(&[signals[1]]));
+        assert_eq!(pending.take(signals[1]), None);
+        for signal in [signals[0], signals[2]] {
+            let mut last = 0;
+            while let Some(info) = pending.take(signal) {
+                let Detail::Sender { pid, .. } = info.detail else {
+                    panic!("{info:?}");
+                };
+                assert!(pid > last);
+                last = pid;
+            }
+        }
+        assert!(pending.set().is_empty());
+        add(&mut pending, signals[0], 1);
+        add(&mut pending, signals[0], 2);
+        drop(pending);
+        assert_eq!(crate::signal::quota::queued(UID), 0);
     }
 
     #[cfg_attr(not(target_os = "none"), test)]
