@@ -23,6 +23,28 @@ static pid_t member(pid_t group, int live) {
     return child;
 }
 
+// A process that has left the group of its own number cannot lead a session while others are in that group.
+static void own_number_taken(void) {
+    int status;
+    pid_t before = member(0, 1);
+    pid_t leader = fork();
+    if (leader == 0) {
+        setpgid(0, 0);
+        pid_t other = member(getpid(), 1);
+        SHOW(setpgid(0, before));
+        SHOW(setsid());
+        SHOW(kill(-getpid(), SIGKILL));
+        SHOW(waitpid(other, &status, 0) == other);
+        SHOW(setsid() == getpid());
+        SHOW(setpgid(0, before));
+        _exit(0);
+    }
+    SHOW(waitpid(leader, &status, 0) == leader);
+    SHOW(kill(-leader, 0));
+    kill(before, SIGKILL);
+    SHOW(waitpid(before, &status, 0) == before);
+}
+
 int main(void) {
     int status;
     pid_t crowd[200], a = member(0, 1), b = member(a, 1), c = member(0, 1);
@@ -62,5 +84,6 @@ int main(void) {
     while (wait(&status) > 0)
         ended++;
     SHOW(ended);
+    own_number_taken();
     return 0;
 }

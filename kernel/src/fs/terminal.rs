@@ -417,13 +417,8 @@ pub fn give_up(process: &Process, on_exit: bool) {
 
 /// No process of the session has a controlling terminal any more.
 fn forget_in_session(session: u32) {
-    let mut pid = 0;
-    while let Some(process) = table::next_above(pid) {
-        pid = process.pid;
-        if process.session.load(Ordering::Relaxed) == session {
-            process.set_terminal(None);
-        }
-    }
+    // The terminal itself stays: its caller has it.
+    table::for_each_in_session(session, |process| process.set_terminal(None));
 }
 
 /// A terminal that was opened becomes that of the session, unless O_NOCTTY says otherwise.

@@ -313,28 +313,15 @@ pub fn sys_setpgid(&[pid, group, ..]: &Args) -> Result<usize> {
         return Err(Errno::EPERM);
     }
     let group = if group == 0 { process.pid } else { group };
-    let exists = group == process.pid || group_in_session(group, session);
-    if !exists {
-        return Err(Errno::EPERM);
-    }
-    table::set_group(&process, group);
+    table::set_group(&process, group)?;
     Ok(0)
-}
-
-fn group_in_session(group: u32, session: u32) -> bool {
-    let member = table::next_in_group(group, 0);
-    member.is_some_and(|member| member.session.load(Ordering::Relaxed) == session)
 }
 
 /// setsid(2).
 pub fn sys_setsid(_: &Args) -> Result<usize> {
     let process = &current().process;
-    if process.group() == process.pid {
-        return Err(Errno::EPERM);
-    }
+    table::new_session(process)?;
     process.set_terminal(None);
-    process.session.store(process.pid, Ordering::Relaxed);
-    table::set_group(process, process.pid);
     Ok(process.pid as usize)
 }
 

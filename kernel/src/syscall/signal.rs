@@ -337,9 +337,7 @@ pub(super) fn check_permission(target: &Process, signal: Option<Signal>) -> Resu
 /// To each process of a group by `send`: one that may be reached is enough.
 pub(super) fn send_to_group(group: u32, send: impl Fn(&Process) -> Result) -> Result<usize> {
     let mut outcome = Err(Errno::ESRCH);
-    let mut pid = 0;
-    while let Some(process) = table::next_in_group(group, pid) {
-        pid = process.pid;
+    for process in table::members(group) {
         let sent = send(&process);
         if outcome.is_err() {
             outcome = sent;

@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::{Process, Thread, rseq, table};
+use super::table::{self, NewId};
+use super::{Process, Thread, rseq};
 use crate::arch::{PtRegs, ThreadState};
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
@@ -58,10 +59,11 @@ pub fn clone(regs: &PtRegs, options: &CloneOptions) -> Result<u32> {
         return Err(Errno::ERESTARTNOINTR);
     }
     check_limit(&parent.process)?;
-    let tid = match options.number {
-        Some(number) => table::check_free(number)?,
-        None => table::new_id(),
+    let id = match options.number {
+        Some(number) => table::chosen_id(number)?,
+        None => table::new_id()?,
     };
+    let tid = id.get();
     let process = match options.thread {
         true => parent.process.clone(),
         false => new_process(&parent, tid, options)?,
@@ -72,8 +74,8 @@ pub fn clone(regs: &PtRegs, options: &CloneOptions) -> Result<u32> {
         None => None,
     };
     if options.thread {
-        join_group(&thread)?;
-    } else if let Err(error) = adopt(&parent, &thread, options.sibling) {
+        join_group(&thread, id)?;
+    } else if let Err(error) = adopt(&parent, &thread, options.sibling, id) {
         pidfd.map(|fd| parent.files().remove(fd as i32));
         return Err(error);
     }
@@ -206,7 +208,7 @@ fn inherited_signals(parent: &Thread, options: &CloneOptions) -> Result<ThreadSi
 
 /// From here on the child process exists. With `sibling` its parent is the one of `maker`'s process. `ERESTARTNOINTR` if that has just
 /// ended.
-fn adopt(maker: &Thread, thread: &Arc<Thread>, sibling: bool) -> Result {
+fn adopt(maker: &Thread, thread: &Arc<Thread>, sibling: bool, id: NewId) -> Result {
     let (child, own) = (&thread.process, &maker.process);
     let parent = match sibling {
         true => own.parent().ok_or(Errno::ERESTARTNOINTR)?,
@@ -223,8 +225,7 @@ fn adopt(maker: &Thread, thread: &Arc<Thread>, sibling: bool) -> Result {
     }
     child.signals.lock().threads.push_back(thread.clone());
     child.count_threads(1);
-    table::insert(child.clone());
-    table::insert_thread(thread.clone());
+    table::insert(id, child.clone(), Some(thread.clone()), Some(own));
     if parent.pid != table::INIT_PID {
         parent.children.lock().push_back(child.clone());
     }
@@ -232,7 +233,7 @@ fn adopt(maker: &Thread, thread: &Arc<Thread>, sibling: bool) -> Result {
 }
 
 /// From here on the thread exists; unless its process ends, stops or becomes another program, which the caller has to see first.
-fn join_group(thread: &Arc<Thread>) -> Result {
+fn join_group(thread: &Arc<Thread>, id: NewId) -> Result {
     let mut signals = thread.process.signals.lock();
     if signals.group_exit.is_some() || signals.exec_by.is_some() || signals.stopped.is_some() {
         return Err(Errno::ERESTARTNOINTR);
@@ -240,7 +241,7 @@ fn join_group(thread: &Arc<Thread>) -> Result {
     signals.threads.push_back(thread.clone());
     thread.process.count_threads(1);
     drop(signals);
-    table::insert_thread(thread.clone());
+    table::insert_thread(id, thread.clone());
     Ok(())
 }
 

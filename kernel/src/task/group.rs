@@ -12,9 +12,7 @@ use crate::signal::{SigInfo, Signal, send};
 
 /// Calls `f` for every living process of a group until it says false.
 pub fn for_each(group: u32, mut f: impl FnMut(&Arc<Process>) -> bool) {
-    let mut pid = 0;
-    while let Some(process) = table::next_in_group(group, pid) {
-        pid = process.pid;
+    for process in table::members(group) {
         if process.life() == Life::Lives && !f(&process) {
             return;
         }

@@ -28,7 +28,12 @@ pub fn start() -> Result {
 
 /// Makes the process that will become the configuration's program. The root file system is mounted.
 pub fn start_first_process() -> Result {
-    table::insert(Process::init()?);
+    table::insert(
+        table::take_id(table::INIT_PID)?,
+        Process::init()?,
+        None,
+        None,
+    );
     let thread = super::child_of_init(run)?;
     FIRST_PID.store(thread.process.pid, Ordering::Relaxed);
     sched::spawn(thread);

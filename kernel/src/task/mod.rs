@@ -13,6 +13,7 @@ pub mod group;
 pub mod init;
 pub mod interval;
 pub mod itimer;
+pub mod numbers;
 pub mod oom;
 pub mod own_cell;
 pub mod posix_timer;
@@ -106,8 +107,9 @@ pub fn thread_start() {
 pub fn kernel_thread(name: &str, entry: fn()) -> Result {
     let process = table::kernel_process();
     let signals = ThreadSignals::new(SigSet(!0))?;
+    let id = table::new_id()?;
     let thread = Thread::new(
-        table::new_id(),
+        id.get(),
         process.clone(),
         FileView::of_kernel()?,
         ThreadState::new_kernel()?,
@@ -117,7 +119,7 @@ pub fn kernel_thread(name: &str, entry: fn()) -> Result {
     log::debug!("kernel thread {} is {name}", thread.tid());
     process.signals.lock().threads.push_back(thread.clone());
     process.count_threads(1);
-    table::insert_thread(thread.clone());
+    table::insert_thread(id, thread.clone());
     sched::spawn(thread);
     Ok(())
 }
@@ -141,7 +143,8 @@ pub fn start() -> Result {
 /// A new user process below init, whose thread, not running yet, begins in the kernel with `entry`: that makes it a program, or
 /// ends it. `ENOMEM`.
 fn child_of_init(entry: fn()) -> Result<Arc<Thread>> {
-    let process = Process::first(table::new_id(), Mm::new()?)?;
+    let id = table::new_id()?;
+    let process = Process::first(id.get(), Mm::new()?)?;
     process.set_parent(table::INIT_PID);
     let thread = Thread::new(
         process.pid,
@@ -153,8 +156,7 @@ fn child_of_init(entry: fn()) -> Result<Arc<Thread>> {
     )?;
     process.signals.lock().threads.push_back(thread.clone());
     process.count_threads(1);
-    table::insert(process);
-    table::insert_thread(thread.clone());
+    table::insert(id, process, Some(thread.clone()), None);
     Ok(thread)
 }
 
@@ -172,16 +174,18 @@ pub(crate) fn idle_test_thread() -> Arc<Thread> {
     let signals = ThreadSignals::new(SigSet::EMPTY).expect("memory");
     let process = table::kernel_process().clone();
     let view = FileView::of_kernel().expect("memory");
-    Thread::new(table::new_id(), process, view, state, signals, Some(|| {})).expect("memory")
+    let id = table::new_id().expect("a number");
+    Thread::new(id.get(), process, view, state, signals, Some(|| {})).expect("memory")
 }
 
 /// A process whose threads nobody runs, in no table, for tests of what is decided about them. Process and threads keep each other.
 #[cfg(all(test, not(target_os = "none")))]
 pub(crate) fn idle_test_process(threads: usize) -> (Arc<Process>, Vec<Arc<Thread>>) {
     let space = Mm::new().expect("memory");
-    let process = Process::first(table::new_id(), space).expect("memory");
+    let new_id = || table::new_id().expect("a number").get();
+    let process = Process::first(new_id(), space).expect("memory");
     let thread = |n| {
-        let id = if n == 0 { process.pid } else { table::new_id() };
+        let id = if n == 0 { process.pid } else { new_id() };
         let state = ThreadState::new_kernel().expect("memory");
         let signals = ThreadSignals::new(SigSet::EMPTY).expect("memory");
         let view = FileView::of_kernel().expect("memory");

@@ -3,9 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use intrusive_collections::{
-    LinkedList, LinkedListAtomicLink, RBTreeAtomicLink, intrusive_adapter,
-};
+use intrusive_collections::{LinkedList, LinkedListAtomicLink, intrusive_adapter};
 
 use super::cpu_clock::{CpuItimers, CpuSum, CpuTimers};
 use super::credentials::Credentials;
@@ -13,6 +11,7 @@ use super::itimer::RealTimer;
 use super::own_cell::OwnCell;
 use super::posix_timer::PosixTimers;
 use super::rlimit::Rlimits;
+use super::table::Membership;
 use super::{ExitStatus, Thread, table};
 use crate::arch::PageTable;
 use crate::errno::Result;
@@ -145,7 +144,7 @@ pub struct Process {
     pub signals: IrqLock<ProcessSignals>,
     /// The parent's pid. The parent is found through the table, as it may be gone.
     parent: AtomicU32,
-    /// Changed by [`super::table::set_group`].
+    /// Group and session: changed by the table, in which the process gets its parent's.
     pub(super) process_group: AtomicU32,
     pub session: AtomicU32,
     /// Living and unreaped children. Lock rank FAMILY.
@@ -208,8 +207,7 @@ pub struct Process {
     pub name: SpinLock<[u8; 16]>,
     /// Addresses for /proc/self: argument and environment strings, and the auxiliary vector.
     pub layout: SpinLock<Layout>,
-    pub(super) table_link: RBTreeAtomicLink,
-    pub(super) group_link: RBTreeAtomicLink,
+    pub(super) membership: Membership,
     pub(super) sibling_link: LinkedListAtomicLink,
 }
 
@@ -246,19 +244,13 @@ impl Process {
         Self::with(pid, Some(mm), Rlimits::initial(), ProcessSignals::new()?)
     }
 
-    /// A child with a copy of everything but the address space, which is given, and the name. Not in the table yet.
+    /// A child with a copy of everything but the address space, which is given, the name, and what the table gives it.
     pub(super) fn fork(&self, pid: u32, mm: Arc<Mm>) -> Result<Arc<Process>> {
         let mut actions = RoomForActions::new()?;
         actions.copy_from(&self.signals.lock());
         let signals = ProcessSignals::with(actions)?;
         let child = Self::with(pid, Some(mm), self.rlimits.fork(), signals)?;
         child.parent.store(self.pid, Ordering::Relaxed);
-        for (to, from) in [
-            (&child.process_group, &self.process_group),
-            (&child.session, &self.session),
-        ] {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
         for (to, value) in [
             (
                 &child.below_adopter,
@@ -331,8 +323,7 @@ impl Process {
             child_usage: Usage::default(),
             name: SpinLock::new(rank::LEAF, [0; 16]),
             layout: SpinLock::new(rank::LEAF, Layout::default()),
-            table_link: RBTreeAtomicLink::new(),
-            group_link: RBTreeAtomicLink::new(),
+            membership: Membership::default(),
             sibling_link: LinkedListAtomicLink::new(),
         })?)
     }

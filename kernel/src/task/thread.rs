@@ -6,7 +6,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use intrusive_collections::{LinkedListAtomicLink, RBTreeAtomicLink};
+use intrusive_collections::LinkedListAtomicLink;
 
 use super::cpu_clock::CpuTimers;
 use super::file_view::{FileView, ViewCells};
@@ -109,7 +109,6 @@ pub struct Thread {
     own_name: SpinLock<Name>,
     /// Whoever made the thread with CLONE_VFORK waits here.
     pub vfork_end: VforkEnd,
-    pub(super) table_link: RBTreeAtomicLink,
     /// Where the thread writes its number when it first runs (CLONE_CHILD_SETTID); 0: nowhere.
     pub set_child_tid: AtomicU64,
     /// While not zero, page faults of the kernel on user addresses go to the exception table at once.
@@ -155,7 +154,6 @@ impl Thread {
             robust_list: AtomicU64::new(0),
             own_name: SpinLock::new(rank::LEAF, [0; 16]),
             vfork_end: VforkEnd::default(),
-            table_link: RBTreeAtomicLink::new(),
             set_child_tid: AtomicU64::new(0),
             pagefault_disabled: AtomicU32::new(0),
             restart: SpinLock::new(rank::LEAF, RestartBlock::None),

@@ -38,7 +38,7 @@ pub const FILES: &[(&str, Maker)] = &[
             text,
             "0.00 0.00 0.00 1/{} {}",
             table::count().max(1),
-            last_pid()
+            table::last_id()
         )
     }),
     ("meminfo", meminfo),
@@ -107,14 +107,6 @@ pub const RANDOM: &[(&str, Maker)] = &[
     ("entropy_avail", |text| writeln!(text, "256")),
     ("poolsize", |text| writeln!(text, "256")),
 ];
-
-fn last_pid() -> u32 {
-    let mut last = 0;
-    while let Some(process) = table::next_above(last) {
-        last = process.pid;
-    }
-    last
-}
 
 fn cpuinfo(text: &mut Text) -> fmt::Result {
     write!(
