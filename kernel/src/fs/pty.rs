@@ -3,17 +3,17 @@
 //! Opening /dev/ptmx makes a pair; its slave is found in /dev/pts by its number. When the last master goes the slave hangs up;
 //! without a slave the master reads an error after what there was to read.
 //!
-//! Lock rank: FILES, for a pair and for the table of pairs, never together. Bytes are moved through a buffer on the kernel's stack, so
+//! Lock rank: FILES, for a pair and for the table of numbers, never together. Bytes are moved through a buffer on the kernel's stack, so
 //! that no lock is held over user memory.
 
 mod line;
 mod master;
 mod nodes;
+mod numbers;
 mod slave;
 
 use alloc::boxed::Box;
-use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 
 use super::check_memory;
 use super::file::Opened;
@@ -26,15 +26,14 @@ use crate::sync::{SpinLock, rank};
 use line::Line;
 use master::Master;
 pub use nodes::{directory, multiplexer, own_terminal};
+use numbers::Number;
 use slave::Slave;
 
-/// Most pairs, `/proc/sys/kernel/pty/max`.
-const MAX: usize = 4096;
 /// Bytes moved in one piece.
 const PIECE: usize = 256;
 
 struct Pair {
-    number: u32,
+    number: Number,
     /// The user who made it.
     owner: u32,
     terminal: Arc<Terminal>,
@@ -55,30 +54,15 @@ struct State {
     was_open: bool,
 }
 
-/// Pairs by number.
-static PAIRS: SpinLock<Vec<Weak<Pair>>> = SpinLock::new(rank::FILES, Vec::new());
-
-/// The pair with this number, while its master is open.
-fn find(number: u32) -> Option<Arc<Pair>> {
-    let pair = PAIRS.lock().get(number as usize)?.upgrade()?;
-    let lives = pair.state.lock().masters > 0;
-    lives.then_some(pair)
-}
-
 impl Pair {
     /// A new pair with the lowest free number. `ENOSPC`, `ENOMEM`.
     fn new() -> Result<Arc<Pair>> {
         check_memory()?;
         let line = Line::new()?;
-        let mut pairs = PAIRS.lock();
-        let free = pairs.iter().position(|pair| pair.strong_count() == 0);
-        let number = free.unwrap_or(pairs.len());
-        if number >= MAX {
-            return Err(Errno::ENOSPC);
-        }
-        let device = Device::Pty(number as u32);
+        let number = Number::new()?;
+        let device = Device::Pty(number.get());
         let pair = Arc::try_new(Pair {
-            number: number as u32,
+            number,
             owner: current().process.credentials.get().user.effective,
             terminal: Arc::try_new(Terminal::new(device, 0, 0))?,
             state: SpinLock::new(
@@ -95,13 +79,7 @@ impl Pair {
             master_watchers: PollQueue::new(),
             slave_watchers: PollQueue::new(),
         })?;
-        match free {
-            Some(number) => pairs[number] = Arc::downgrade(&pair),
-            None => {
-                pairs.try_reserve(1)?;
-                pairs.push(Arc::downgrade(&pair));
-            }
-        }
+        pair.number.lead_to(&pair);
         Ok(pair)
     }
 

@@ -105,7 +105,7 @@ impl Stream for Master {
     fn ioctl(&self, command: u32, arg: usize) -> Result<usize> {
         let pair = &self.0;
         match command {
-            ioctl::TIOCGPTN => UserPtr::<u32>::new(arg).write(pair.number)?,
+            ioctl::TIOCGPTN => UserPtr::<u32>::new(arg).write(pair.number.get())?,
             ioctl::TIOCSPTLCK => {
                 let locked = UserPtr::<i32>::new(arg).read()? != 0;
                 pair.state.lock().locked = locked;

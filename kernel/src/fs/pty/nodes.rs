@@ -4,7 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use super::{PAIRS, Pair, find};
+use super::Pair;
+use super::numbers::{find, next_from};
 use crate::errno::{Errno, Result};
 use crate::fs::console;
 use crate::fs::file::Opened;
@@ -101,7 +102,7 @@ fn name_of(number: u32) -> Result<Vec<u8>> {
 
 impl Inode for SlaveInode {
     fn stat(&self) -> Stat {
-        let number = self.pair.number;
+        let number = self.pair.number.get();
         Stat {
             rdev: (136 + number / 256, number % 256),
             uid: self.pair.owner,
@@ -118,7 +119,7 @@ impl Inode for SlaveInode {
     fn place(&self) -> Result<Place> {
         Ok(Place::In(
             self.directory.clone(),
-            name_of(self.pair.number)?,
+            name_of(self.pair.number.get())?,
         ))
     }
 
@@ -157,17 +158,15 @@ impl Inode for Slaves {
     }
 
     fn read_dir(&self, pos: u64, sink: &mut EntrySink<'_>) -> Result {
-        let end = PAIRS.lock().len() as u64;
-        for n in pos.saturating_sub(2)..end {
-            if find(n as u32).is_none() {
-                continue;
-            }
+        let mut from = pos.saturating_sub(2) as usize;
+        while let Some(n) = next_from(from) {
+            from = n + 1;
             let name = name_of(n as u32)?;
             let entry = DirEntry {
                 name: &name,
-                ino: INODES + n,
+                ino: INODES + n as u64,
                 file_type: FileType::CharDevice,
-                next: n + 3,
+                next: n as u64 + 3,
             };
             if !sink(entry) {
                 break;
