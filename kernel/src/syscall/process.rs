@@ -17,8 +17,8 @@ use crate::sched::current;
 use crate::signal::info::SigInfo;
 use crate::signal::{Detail, Signal, code};
 use crate::task::exec::strings::Strings;
-use crate::task::process::{Counts, Usage};
 use crate::task::rlimit::Limit;
+use crate::task::usage::{Counts, Usage};
 use crate::task::wait::{Event, Options, Waited, Which, wait};
 use crate::task::{ExitStatus, Process, exec, exit, rseq, table};
 

@@ -24,6 +24,8 @@ pub mod robust;
 pub mod rseq;
 pub mod table;
 pub mod thread;
+mod threads;
+pub mod usage;
 pub mod wait;
 
 use alloc::sync::Arc;

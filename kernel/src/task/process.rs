@@ -1,7 +1,7 @@
 //! A process: what its threads share.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 
 use intrusive_collections::{LinkedList, LinkedListAtomicLink, intrusive_adapter};
 
@@ -12,7 +12,8 @@ use super::own_cell::OwnCell;
 use super::posix_timer::PosixTimers;
 use super::rlimit::Rlimits;
 use super::table::Membership;
-use super::{ExitStatus, Thread, table};
+use super::usage::Usage;
+use super::{ExitStatus, table};
 use crate::arch::PageTable;
 use crate::errno::Result;
 use crate::fs::File;
@@ -36,90 +37,6 @@ pub struct Events {
     pub stopped: Option<Signal>,
     /// Continued, not reported yet.
     pub continued: bool,
-}
-
-/// What was used: times and counts as in getrusage(2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub cpu_ns: u64,
-    /// The part of it spent in the kernel.
-    pub system_ns: u64,
-    /// Page faults.
-    pub minor: u64,
-    pub major: u64,
-    /// Context switches: to wait, and for others.
-    pub voluntary: u64,
-    pub involuntary: u64,
-}
-
-impl Counts {
-    /// User and system time in clock ticks of 1/100 s.
-    pub fn ticks(self) -> (i64, i64) {
-        const TICK_NS: u64 = 10_000_000;
-        (
-            (self.cpu_ns.saturating_sub(self.system_ns) / TICK_NS) as i64,
-            (self.system_ns / TICK_NS) as i64,
-        )
-    }
-}
-
-impl core::ops::Add for Counts {
-    type Output = Counts;
-    fn add(self, other: Counts) -> Counts {
-        Counts {
-            cpu_ns: self.cpu_ns + other.cpu_ns,
-            system_ns: self.system_ns + other.system_ns,
-            minor: self.minor + other.minor,
-            major: self.major + other.major,
-            voluntary: self.voluntary + other.voluntary,
-            involuntary: self.involuntary + other.involuntary,
-        }
-    }
-}
-
-/// [`Counts`] of children that were waited for, or of threads that ended.
-#[derive(Default)]
-pub struct Usage {
-    pub cpu_ns: AtomicU64,
-    pub system_ns: AtomicU64,
-    pub minor: AtomicU64,
-    pub major: AtomicU64,
-    pub voluntary: AtomicU64,
-    pub involuntary: AtomicU64,
-    /// Most resident pages, of an address space that is gone or of a child.
-    pub max_resident: AtomicU64,
-}
-
-impl Usage {
-    pub fn add(&self, counts: Counts) {
-        for (to, value) in [
-            (&self.cpu_ns, counts.cpu_ns),
-            (&self.system_ns, counts.system_ns),
-            (&self.minor, counts.minor),
-            (&self.major, counts.major),
-            (&self.voluntary, counts.voluntary),
-            (&self.involuntary, counts.involuntary),
-        ] {
-            to.fetch_add(value, Ordering::Relaxed);
-        }
-    }
-
-    pub fn get(&self) -> Counts {
-        let get = |from: &AtomicU64| from.load(Ordering::Relaxed);
-        Counts {
-            cpu_ns: get(&self.cpu_ns),
-            system_ns: get(&self.system_ns),
-            minor: get(&self.minor),
-            major: get(&self.major),
-            voluntary: get(&self.voluntary),
-            involuntary: get(&self.involuntary),
-        }
-    }
-
-    /// Notes how many pages were resident at most.
-    pub fn note_resident(&self, pages: u64) {
-        self.max_resident.fetch_max(pages, Ordering::Relaxed);
-    }
 }
 
 /// How far a process's life has come.
@@ -164,7 +81,7 @@ pub struct Process {
     /// The foreground group of a terminal that has hung up, which hears of the leader's end; 0: none.
     hung_up_group: AtomicU32,
     /// Living threads.
-    nr_threads: AtomicU32,
+    pub(super) nr_threads: AtomicU32,
     /// [`Life`].
     life: AtomicU8,
     /// Those who watch for the end.
@@ -333,12 +250,6 @@ impl Process {
         self.mm.get()
     }
 
-    /// Whether others use the process's memory too: more threads, or a process that vfork(2) made.
-    pub fn shares_memory(&self) -> bool {
-        let threads = self.signals.lock().threads.iter().take(2).count();
-        threads > 1 || self.mm().is_some_and(|mm| Arc::strong_count(&mm) > 2)
-    }
-
     pub fn set_exit_signal(&self, signal: Option<Signal>) {
         let number = signal.map_or(0, Signal::number);
         self.exit_signal.store(u32::from(number), Ordering::Relaxed);
@@ -397,11 +308,6 @@ impl Process {
         drop(old);
     }
 
-    /// The first thread, while it lives.
-    pub fn first_thread(&self) -> Option<Arc<Thread>> {
-        table::find_thread(self.pid)
-    }
-
     pub fn terminal(&self) -> Option<Arc<Terminal>> {
         self.terminal.lock().clone()
     }
@@ -417,15 +323,6 @@ impl Process {
 
     pub fn take_hung_up_group(&self) -> Option<u32> {
         Some(self.hung_up_group.swap(0, Ordering::Relaxed)).filter(|&group| group != 0)
-    }
-
-    /// Living threads.
-    pub fn nr_threads(&self) -> u32 {
-        self.nr_threads.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn count_threads(&self, change: i32) {
-        self.nr_threads.fetch_add(change as u32, Ordering::Relaxed);
     }
 
     pub fn life(&self) -> Life {
@@ -462,12 +359,6 @@ impl Process {
     /// The thread of the parent whose child the process is (`__WNOTHREAD`).
     pub(super) fn maker(&self) -> u32 {
         self.maker.load(Ordering::Relaxed)
-    }
-
-    /// That thread of `parent`, if it lives: the first to hear of what becomes of the process.
-    pub fn making_thread(&self, parent: &Process) -> Option<Arc<Thread>> {
-        let thread = table::find_thread(self.maker())?;
-        core::ptr::eq(&*thread.process, parent).then_some(thread)
     }
 
     pub(super) fn set_maker(&self, tid: u32) {
@@ -533,42 +424,8 @@ impl Process {
         }
     }
 
-    /// CPU time of all threads, ns.
-    pub fn cpu_time_ns(&self) -> u64 {
-        let living: u64 = self
-            .signals
-            .lock()
-            .threads
-            .iter()
-            .map(|thread| thread.sched.cpu_time_ns())
-            .sum();
-        living + self.usage.cpu_ns.load(Ordering::Relaxed)
-    }
-
-    /// What all threads, living and ended, have used.
-    pub fn counts(&self) -> Counts {
-        let ended = self.usage.get();
-        let signals = self.signals.lock();
-        signals
-            .threads
-            .iter()
-            .fold(ended, |sum, thread| sum + thread.counts())
-    }
-
-    /// Most pages that were ever resident, over all programs of the process.
-    pub fn max_resident(&self) -> u64 {
-        let before = self.usage.max_resident.load(Ordering::Relaxed);
-        self.mm()
-            .map_or(before, |mm| before.max(mm.peak_resident_pages()))
-    }
-
     /// `oom_score_adj`.
     pub fn oom_adjustment(&self) -> i32 {
         self.oom_adjustment.load(Ordering::Relaxed)
-    }
-
-    /// User and system time in clock ticks of 1/100 s, without children.
-    pub fn cpu_times_in_ticks(&self) -> (i64, i64) {
-        self.counts().ticks()
     }
 }

@@ -10,7 +10,8 @@ use intrusive_collections::LinkedListAtomicLink;
 
 use super::cpu_clock::CpuTimers;
 use super::file_view::{FileView, ViewCells};
-use super::process::{Counts, Process};
+use super::process::Process;
+use super::usage::Counts;
 use crate::arch::ThreadState;
 use crate::errno::Result;
 use crate::sched::timer::Deadline;

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 
 use crate::errno::{Errno, Result};
 use crate::sched::State;
-use crate::task::process::Counts;
 use crate::task::table::{self, INIT_PID};
+use crate::task::usage::Counts;
 use crate::task::{Process, Thread};
 
 /// A process, or one thread of it.
