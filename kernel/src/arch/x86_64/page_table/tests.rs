@@ -1,7 +1,7 @@
 //! Page tables on the real MMU.
 
 use super::*;
-use crate::mm::frame::free_frames;
+use crate::mm::frame::{KindCounts, free_frames};
 
 const RW: PteFlags = PteFlags::READ
     .union(PteFlags::WRITE)
