@@ -68,25 +68,30 @@ pub use imp::{current, enter_user, set_current, switch};
 /// the table shall not own (the zero page)
 /// · `fn fill_empty(&mut self, VirtAddr, pages: usize, PteFlags, &mut impl FnMut(usize) -> Option<Frame>) -> u64`: asks for a frame for
 /// each empty entry of the range, by its number there, and puts it in; how many were filled: not all if there is no memory for tables
-/// · `fn entry(&mut self, VirtAddr) -> Option<Entry<'_>>`: the present entry of the page holding the address, to be changed:
+/// · `fn entry(&mut self, VirtAddr) -> Result<Option<Entry<'_>>, OutOfMemory>`: the present entry of the page holding the address, to be changed:
 /// `fn pte(&self) -> Pte`, `fn set_flags(self, PteFlags) -> TlbFlush` (its permissions), `fn replace(self, Frame, PteFlags) ->
 /// (Option<Frame>, TlbFlush)` (the frame that was owned comes back)
-/// · `fn unmap_range(&mut self, start, end, &mut impl FnMut(VirtAddr, Pte, Option<Frame>))`, flushes what it removed before the
-/// frames are handed to the closure; cost proportional to what is mapped and to the tables
-/// · `fn zap_range(&mut self, start, end, &mut KindCounts)`: the same, and gives the frames up, which it counts
-/// · `fn unmap_range_if(&mut self, start, end, &mut impl FnMut(Pte) -> bool, &mut impl FnMut(..))`: the same for entries that a closure wants
+/// · `fn zap_range(&mut self, start, end, &mut KindCounts)`: removes all entries, and gives the frames up after the flush, which it
+/// counts; cost proportional to what is mapped and to the tables
+/// · `fn unmap_range_if(&mut self, start, end, &mut impl FnMut(Pte) -> bool, &mut impl FnMut(VirtAddr, Pte, Option<Frame>))`: removes
+/// those that the first closure wants, and hands their frames to the second after the flush
 /// · `fn visit_some(&self, start, end, &mut impl FnMut(VirtAddr, Pte)) -> Option<VirtAddr>`: shows the present entries of a bounded
 /// part of the range, and where to go on; `None` when there are no more
 /// · `fn protect_range(&mut self, start, end, impl FnMut(VirtAddr, Pte) -> PteFlags)`, visits present entries, flushes
 /// · `fn move_range(&mut self, start, end, to) -> Result<(), OutOfMemory>`: moves the entries of a range to one where there are none
 /// and that does not overlap it; flushes; nothing is changed on failure
-/// · `fn copy_range(&mut self, child: &mut PageTable, start, end, share_writable: bool, &mut KindCounts) ->
-/// Result<(), OutOfMemory>`: fork: gives the child a reference of each present page; unless `share_writable`, both sides lose WRITE.
-/// Flushes the parent. Counts the frames now owned by the child, also on failure (special entries are copied, too, and not counted).
+/// · `fn copy_range(&mut self, child: &mut PageTable, start, end, alone: &Range<usize>, &mut KindCounts) ->
+/// Result<(), OutOfMemory>`: fork: the child has each present page, too; both sides lose WRITE.
+/// Flushes the parent. Counts the frames that the child has now, also on failure (special entries are copied, too, and not counted). In the
+/// addresses `alone` lies nothing but this range, which is private memory: both may have the same tables there.
+/// · `fn has_shared(&self) -> bool`: whether they ever had. A page table is given what is then shared when something is to be changed, which can
+/// fail: `fn own_range(&mut self, start, end) -> Result<(), OutOfMemory>` comes before `protect_range` and whatever else changes
+/// entries, but for `entry`, the filling ones and `move_range`, which can fail themselves; `fn own_edges(&mut self, start, end)
+/// -> Result<(), OutOfMemory>` before `zap_range` of a part of an area
 /// The child's entries are not protected for userfaultfd, nor are those that `move_range` has moved.
 /// · `fn is_marked(&self, VirtAddr) -> bool`, `fn mark_missing(&mut self, start, end) -> Result<(), OutOfMemory>` (every page of the range
 /// that is not there; cost proportional to the range), `fn unmark(&mut self, start, end)`: marks of pages that are not there. `map`
-/// and `map_special` take the mark and protect the page with UFFD_WP, without WRITE; `unmap_range` takes marks away, `unmap_range_if`
+/// and `map_special` take the mark and protect the page with UFFD_WP, without WRITE; `zap_range` takes marks away, `unmap_range_if`
 /// leaves them and turns UFFD_WP into one; `get` and the
 /// other range operations do not see them
 /// · `fn table_frames(&self) -> u64`: frames that the tables take · `fn activate(&self)`: this CPU uses the space from now on

@@ -120,6 +120,9 @@ impl Mm {
                 if vma.source.is_some() {
                     self.zap_contents(part.start, part.end);
                 } else {
+                    // There is a copy of page tables to be made, for which there is no memory now.
+                    self.prepare_to_zap(part.start, part.end)
+                        .map_err(|_| Errno::EAGAIN)?;
                     self.zap(part.start, part.end);
                 }
                 Ok(())

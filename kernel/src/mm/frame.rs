@@ -41,7 +41,7 @@ const MAX_REGIONS: usize = 32;
 /// What is known of one frame.
 pub struct FrameMeta {
     refcount: AtomicU32,
-    /// Page-cache state, see [`crate::mm::page_cache`].
+    /// Page-cache state, see [`crate::mm::page_cache`]; of a page table its census, see [`Frame::set_census`].
     pub(super) state: AtomicU32,
     /// The next free frame while this one is free.
     next_free: AtomicU32,
@@ -361,6 +361,33 @@ impl Frame {
         kind
     }
 
+    /// Gives the reference up, unless it is the last one.
+    pub fn into_last(self) -> Option<Frame> {
+        let number = self.into_raw();
+        let meta = meta(number);
+        if meta.refcount.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return None;
+        }
+        // Nobody else has one to share, so nobody has seen that there was none.
+        meta.refcount.store(1, Ordering::Relaxed);
+        Some(Frame(number))
+    }
+
+    /// Notes of a page table that does not change how many references of frames its entries own.
+    pub fn set_census(table: FrameNumber, owned: u32) {
+        meta(table).state.store(owned + 1, Ordering::Relaxed);
+    }
+
+    /// What was noted, since the last [`Frame::forget_census`].
+    pub fn census(table: FrameNumber) -> Option<u32> {
+        meta(table).state.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// The page table is going to change.
+    pub fn forget_census(table: FrameNumber) {
+        meta(table).state.store(0, Ordering::Relaxed);
+    }
+
     /// References of a frame in use.
     pub fn references(frame: FrameNumber) -> u32 {
         meta(frame).refcount.load(Ordering::Relaxed)
@@ -406,6 +433,11 @@ impl KindCounts {
     #[inline]
     fn add(&mut self, kind: u8) {
         self.0[usize::from(kind) % KIND_SLOTS] += 1;
+    }
+
+    /// `count` more frames of one kind.
+    pub fn add_many(&mut self, kind: FrameKind, count: u64) {
+        self.0[kind as usize] += count;
     }
 
     pub fn of(&self, kind: FrameKind) -> u64 {

@@ -123,6 +123,7 @@ impl Mm {
     }
 
     pub(super) fn unmap_locked(&self, areas: &mut Areas, range: Range) -> Result {
+        self.prepare_to_zap(range.start, range.end)?;
         if areas.cut_out(range)? {
             self.zap(range.start, range.end);
             areas.forget_removed();
@@ -201,6 +202,7 @@ impl Mm {
             // Never written: it need not be there until it can be written again.
             flags -= VmFlags::ACCOUNT;
         }
+        self.prepare_to_change(part.start, part.end)?;
         areas.set_flags(vma, part.start, part.end, flags)?;
         let pte_flags = vma::pte_flags(flags);
         let (at_once, private) = (vma.writable_at_once(), !vma.is_shared());

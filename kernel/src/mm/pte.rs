@@ -51,4 +51,6 @@ impl From<OutOfMemory> for NotMapped {
 pub struct Pte {
     pub frame: FrameNumber,
     pub flags: PteFlags,
+    /// Address spaces that have this very entry: after fork(2), tables may be shared. Who has one to change it has it alone.
+    pub sharers: u32,
 }

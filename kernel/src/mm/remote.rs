@@ -128,10 +128,11 @@ impl Mm {
     }
 }
 
-/// Whether a page is private memory that only this entry refers to.
+/// Whether a page is private memory that only this entry of only this address space refers to.
 fn is_own(pte: Pte) -> bool {
     !pte.flags.intersects(PteFlags::SPECIAL | PteFlags::UFFD_WP)
         && Frame::kind(pte.frame) == FrameKind::Anonymous
+        && pte.sharers == 1
         && Frame::is_unique(pte.frame)
 }
 

@@ -221,7 +221,12 @@ impl Mm {
         let mut child = Mm::with(PageTable::new()?)?;
         // The same areas cover the same.
         child.mmap_lock.get_mut().gaps = areas.gaps.copy()?;
-        for vma in areas.vmas.iter() {
+        let mut cursor = areas.vmas.front();
+        let mut below = 0;
+        while let Some(vma) = cursor.get() {
+            cursor.move_next();
+            let above = cursor.get().map_or(USER_END, |next| next.start.get());
+            let alone = core::mem::replace(&mut below, vma.end.get())..above;
             if vma.flags.contains(VmFlags::DONTFORK) {
                 child.mmap_lock.get_mut().uncover(vma)?;
                 continue;
@@ -238,14 +243,19 @@ impl Mm {
             child.mmap_lock.get_mut().append_covered(copy);
             // What is not the area's own is found again by faults (`vma_needs_copy`).
             if has_pages {
+                let alone = if shares_tables(vma) { alone } else { 0..0 };
                 // The child's area is in the reverse map already: see there.
                 let (mut copied, mut counts) = (PageCounts::default(), KindCounts::default());
                 let mut table = self.page_table.lock();
                 let mut child_table = child.page_table.lock_nested(rank::PAGE_TABLE_SECOND);
                 let outcome =
-                    table.copy_range(&mut child_table, vma.start, vma.end, false, &mut counts);
+                    table.copy_range(&mut child_table, vma.start, vma.end, &alone, &mut counts);
                 copied.add_kinds(&counts);
                 child.resident.add_all(copied);
+                if child_table.has_shared() {
+                    child.note_shared_tables();
+                    self.note_shared_tables();
+                }
                 drop((child_table, table));
                 outcome?;
             }
@@ -257,6 +267,12 @@ impl Mm {
         child.resident.note_peak();
         Ok(Arc::try_new(child)?)
     }
+}
+
+/// Whether tables in which nothing else lies than this area may be shared with a child: there is nothing of a file in them, whose pages
+/// somebody may take away, and no protection for userfaultfd.
+fn shares_tables(vma: &Vma) -> bool {
+    vma.source.is_none() && !vma.flags.intersects(VmFlags::UFFD)
 }
 
 impl Drop for Mm {

@@ -5,18 +5,24 @@
 //!
 //! Lock rank: PAGE_TABLE.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use super::addr::VirtAddr;
 use super::frame::{Frame, FrameNumber, KindCounts};
 use super::page_cache;
 use super::pte::{Pte, PteFlags};
+use super::reclaim;
 use super::rss::{PageCounts, Resident};
 use crate::arch::PageTable;
+use crate::errno::OutOfMemory;
 use crate::sync::{SpinLock, rank};
 
 pub struct Translations {
     pub(super) page_table: SpinLock<PageTable>,
     /// Pages that are mapped, without the shared zero page.
     pub(super) resident: Resident,
+    /// Whether tables were ever shared with another address space; changed with the write side of `mmap_lock` held.
+    shares_tables: AtomicBool,
 }
 
 impl Translations {
@@ -24,6 +30,7 @@ impl Translations {
         Translations {
             page_table: SpinLock::new(rank::PAGE_TABLE, page_table),
             resident: Resident::default(),
+            shares_tables: AtomicBool::new(false),
         }
     }
 
@@ -42,7 +49,34 @@ impl Translations {
         self.resident.peak()
     }
 
-    /// Removes every translation in `start..end`, with what userfaultfd protects; the frames lose a reference each.
+    /// Tables are shared with another address space from now on.
+    pub(super) fn note_shared_tables(&self) {
+        self.shares_tables.store(true, Ordering::Relaxed);
+    }
+
+    /// Before translations in `start..end` are removed: what lies beside them in the same tables will be this address space's alone. With
+    /// `mmap_lock` held on either side until then.
+    pub(super) fn prepare_to_zap(&self, start: VirtAddr, end: VirtAddr) -> Result<(), OutOfMemory> {
+        if !self.shares_tables.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        reclaim::retry(|| self.page_table.lock().own_edges(start, end))
+    }
+
+    /// The same before those in `start..end` are changed.
+    pub(super) fn prepare_to_change(
+        &self,
+        start: VirtAddr,
+        end: VirtAddr,
+    ) -> Result<(), OutOfMemory> {
+        if !self.shares_tables.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        reclaim::retry(|| self.page_table.lock().own_range(start, end))
+    }
+
+    /// Removes every translation in `start..end`, with what userfaultfd protects; the frames lose a reference each. After
+    /// [`Translations::prepare_to_zap`], unless areas go whole.
     pub(super) fn zap(&self, start: VirtAddr, end: VirtAddr) {
         self.zap_each(core::iter::once((start, end)));
     }
@@ -92,7 +126,9 @@ impl Translations {
     /// that was used is marked as unused.
     pub(super) fn evict(&self, page: VirtAddr, frame: FrameNumber) -> bool {
         let mut table = self.page_table.lock();
-        let entry = table.entry(page);
+        let Ok(entry) = table.entry(page) else {
+            return false;
+        };
         let Some(entry) = entry.filter(|entry| entry.pte().frame == frame) else {
             return true;
         };

@@ -1,5 +1,6 @@
 //! A software MMU: page tables as maps, and a TLB that forgets nothing by itself.
 
+use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
@@ -72,6 +73,7 @@ impl Entry<'_> {
         let pte = Pte {
             frame: frame.into_raw(),
             flags: flags - PteFlags::SPECIAL,
+            sharers: 1,
         };
         lock(&self.table.entries).insert(key(self.address), pte);
         (owned(self.pte), TlbFlush(key(self.address)))
@@ -118,6 +120,7 @@ impl PageTable {
         let pte = Pte {
             frame: frame.into_raw(),
             flags: flags - PteFlags::SPECIAL,
+            sharers: 1,
         };
         lock(&self.entries).insert(key(address), pte);
         Ok(())
@@ -179,20 +182,39 @@ impl PageTable {
             return Err(NotMapped::Occupied);
         }
         let flags = self.taking_the_mark(address, flags) | PteFlags::SPECIAL;
-        lock(&self.entries).insert(key(address), Pte { frame, flags });
+        lock(&self.entries).insert(
+            key(address),
+            Pte {
+                frame,
+                flags,
+                sharers: 1,
+            },
+        );
         Ok(())
     }
 
-    pub fn entry(&mut self, address: VirtAddr) -> Option<Entry<'_>> {
-        let pte = self.get(address)?;
-        Some(Entry {
+    pub fn entry(&mut self, address: VirtAddr) -> Result<Option<Entry<'_>>, OutOfMemory> {
+        Ok(self.get(address).map(|pte| Entry {
             pte,
             address,
             table: self,
-        })
+        }))
     }
 
-    pub fn unmap_range(
+    /// Tables are not shared here.
+    pub fn has_shared(&self) -> bool {
+        false
+    }
+
+    pub fn own_range(&mut self, _start: VirtAddr, _end: VirtAddr) -> Result<(), OutOfMemory> {
+        Ok(())
+    }
+
+    pub fn own_edges(&mut self, _start: VirtAddr, _end: VirtAddr) -> Result<(), OutOfMemory> {
+        Ok(())
+    }
+
+    fn unmap_range(
         &mut self,
         start: VirtAddr,
         end: VirtAddr,
@@ -315,14 +337,12 @@ impl PageTable {
         child: &mut PageTable,
         start: VirtAddr,
         end: VirtAddr,
-        share_writable: bool,
+        _alone: &Range<usize>,
         copied: &mut KindCounts,
     ) -> Result<(), OutOfMemory> {
         for (&page, pte) in lock(&self.entries).range_mut(start.get()..end.get()) {
-            if !share_writable {
-                pte.flags.remove(PteFlags::WRITE);
-                TlbFlush(page).flush();
-            }
+            pte.flags.remove(PteFlags::WRITE);
+            TlbFlush(page).flush();
             if !pte.flags.contains(PteFlags::SPECIAL) {
                 // SAFETY: the parent's entry holds a reference.
                 unsafe { Frames::all().share(pte.frame, copied) };

@@ -5,6 +5,7 @@
 //!
 //! The entry of a table in the table above it owns the table's frame, and counts the table's own entries in bits that the hardware
 //! ignores. So a table that becomes empty goes at once, up to the root, and nothing has to be searched when an address space ends.
+//! A lowest table may be the entry of several address spaces, see [`fork`].
 //! What is empty is all zeros: tables and roots are kept apart when they are free, and need not be cleared to be used again.
 
 mod flush;
@@ -20,7 +21,8 @@ use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use self::flush::{TlbFlush, load_root, root_in_use};
-use self::form::{MARKER, UFFD_WP, from_hardware, owned, to_hardware, with_flags};
+use self::fork::is_own;
+use self::form::{MARKER, UFFD_WP, from_hardware, owned, seen_through, to_hardware, with_flags};
 use self::path::{NOWHERE, Path};
 use self::slots::{count_up, entries, free_empty, is_empty, lowest_table, next_at};
 use super::kernel_pages::{self, ENTRIES, KERNEL_HALF, entry, frame_in, index};
@@ -70,6 +72,14 @@ pub struct PageTable {
     /// faults mostly come where others were, and look several times.
     recent: Cell<usize>,
     recent_path: Cell<Path>,
+    /// Whether a lowest table was ever shared with another address space.
+    has_shared: bool,
+}
+
+/// The place of an address's entry in the table that `low` points to.
+#[inline]
+fn slot_in(low: &AtomicU64, address: VirtAddr) -> &'static AtomicU64 {
+    &entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)]
 }
 
 impl PageTable {
@@ -94,6 +104,7 @@ impl PageTable {
             frames: 1,
             recent: Cell::new(NOWHERE),
             recent_path: Cell::new([&entries(root)[0]; 3]),
+            has_shared: false,
         })
     }
 
@@ -102,24 +113,18 @@ impl PageTable {
         self.frames
     }
 
-    /// The place of an address's lowest-level entry, if there is a table for it.
+    /// The entry of the lowest table of an address, and the place of its entry in that table.
     #[inline]
-    fn slot(&self, address: VirtAddr) -> Option<&'static AtomicU64> {
+    fn slot(&self, address: VirtAddr) -> Option<(&'static AtomicU64, &'static AtomicU64)> {
         let low = self.low(address.get())?;
-        Some(&entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)])
-    }
-
-    /// The lowest-level entry of an address, if it has a page.
-    #[inline]
-    fn find(&self, address: VirtAddr) -> Option<&'static AtomicU64> {
-        let at = self.slot(address)?;
-        (at.load(Ordering::Relaxed) & !MARKER != 0).then_some(at)
+        Some((low, slot_in(low, address)))
     }
 
     #[inline]
     pub fn get(&self, address: VirtAddr) -> Option<Pte> {
-        let at = self.find(address)?;
-        Some(from_hardware(at.load(Ordering::Relaxed)))
+        let (low, at) = self.slot(address)?;
+        let value = at.load(Ordering::Relaxed);
+        (value & !MARKER != 0).then(|| seen_through(low.load(Ordering::Relaxed), value))
     }
 
     #[inline]
@@ -151,8 +156,8 @@ impl PageTable {
 
     #[inline]
     fn fill(&mut self, address: VirtAddr, value: u64) -> Result<(), NotMapped> {
-        let low = self.low_or_new(address.get())?;
-        let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(address.get(), 0)];
+        let low = self.low_to_fill(address.get())?;
+        let at = slot_in(low, address);
         match at.load(Ordering::Relaxed) {
             0 => {
                 at.store(value, Ordering::Relaxed);
@@ -176,7 +181,7 @@ impl PageTable {
         let (mut filled, mut number) = (0, 0);
         while at < end {
             let stop = next_at(at, 1).min(end);
-            let Ok(low) = self.low_or_new(at) else {
+            let Ok(low) = self.low_to_fill(at) else {
                 break;
             };
             let (slots, _) = lowest_table(low, at, stop);
@@ -217,12 +222,12 @@ impl PageTable {
     /// Whether a page that is not there is marked to be write-protected when it comes.
     pub fn is_marked(&self, address: VirtAddr) -> bool {
         let slot = self.slot(address);
-        slot.is_some_and(|at| at.load(Ordering::Relaxed) == MARKER)
+        slot.is_some_and(|(_, at)| at.load(Ordering::Relaxed) == MARKER)
     }
 
     pub fn mark_missing(&mut self, start: VirtAddr, end: VirtAddr) -> Result<(), OutOfMemory> {
         for page in (start.get()..end.get()).step_by(PAGE_SIZE) {
-            let low = self.low_or_new(page)?;
+            let low = self.low_to_fill(page)?;
             let at = &entries(frame_in(low.load(Ordering::Relaxed)))[index(page, 0)];
             if at.load(Ordering::Relaxed) == 0 {
                 at.store(MARKER, Ordering::Relaxed);
@@ -238,13 +243,22 @@ impl PageTable {
     }
 
     #[inline]
-    pub fn entry(&mut self, address: VirtAddr) -> Option<Entry<'_>> {
-        let at = self.find(address)?;
-        Some(Entry {
+    pub fn entry(&mut self, address: VirtAddr) -> Result<Option<Entry<'_>>, OutOfMemory> {
+        let Some((low, mut at)) = self.slot(address) else {
+            return Ok(None);
+        };
+        if at.load(Ordering::Relaxed) & !MARKER == 0 {
+            return Ok(None);
+        }
+        if !is_own(low) {
+            self.own(address.get(), low)?;
+            at = slot_in(low, address);
+        }
+        Ok(Some(Entry {
             at,
             address,
             table: PhantomData,
-        })
+        }))
     }
 
     /// This CPU uses the address space from now on.

@@ -120,10 +120,12 @@ impl Figures {
     }
 }
 
-/// How many page-table entries map a page: every reference but the page cache's own.
+/// How many page-table entries map a page: every reference but the page cache's own, and for a table that is shared after fork(2) the
+/// other address spaces that have it.
 fn mappings_of(pte: Pte) -> u32 {
     let of_cache = u32::from(Frame::kind(pte.frame) != FrameKind::Anonymous);
-    Frame::references(pte.frame).saturating_sub(of_cache).max(1)
+    let entries = Frame::references(pte.frame).saturating_sub(of_cache);
+    entries.max(1) + (pte.sharers - 1)
 }
 
 fn line(text: &mut Text, name: &str, kib: u64) -> fmt::Result {

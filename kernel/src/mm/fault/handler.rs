@@ -128,7 +128,11 @@ fn account(outcome: VmFault, flags: FaultFlags) {
 fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> Step {
     let write = flags.contains(FaultFlags::WRITE);
     let mut table = mm.page_table.lock();
-    let Some(entry) = table.entry(page) else {
+    let entry = match table.entry(page) {
+        Ok(entry) => entry,
+        Err(oom) => return oom.into(),
+    };
+    let Some(entry) = entry else {
         if vma.flags.contains(VmFlags::UFFD_MISSING) {
             drop(table);
             if userfault::catches_missing(vma, page) {
@@ -323,10 +327,10 @@ fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> S
 }
 
 /// The entry of a page, if it is still that of the frame that was `seen` and refuses writes for the same reasons. The caller has a
-/// reference of the frame, so the same number means the same page.
+/// reference of the frame, so the same number means the same page. Its table is still its own, as no fork comes between.
 fn protected_entry(table: &mut PageTable, page: VirtAddr, seen: Pte) -> Option<Entry<'_>> {
     let protection = PteFlags::WRITE | PteFlags::UFFD_WP;
-    table.entry(page).filter(|entry| {
+    table.entry(page).ok().flatten().filter(|entry| {
         let now = entry.pte();
         now.frame == seen.frame && now.flags & protection == seen.flags & protection
     })

@@ -42,6 +42,10 @@ impl Context {
         if !found {
             return Err(Errno::EINVAL);
         }
+        if mode.contains(VmFlags::UFFD_WP) {
+            // What changes protection later cannot fail; and from now on forks copy these tables.
+            mm.prepare_to_change(range.start, range.end)?;
+        }
         each_area(&mut areas, range, |areas, vma, part| {
             if self.owns(vma) && vma.flags.contains(mode) {
                 return Ok(());

@@ -53,6 +53,12 @@ impl Stale {
         self.all |= self.in_use && self.pages.push(page).is_err();
     }
 
+    /// More entries have been changed than are worth to be told.
+    #[inline]
+    pub(super) fn add_many(&mut self) {
+        self.all |= self.in_use;
+    }
+
     /// From here on nothing stale is left.
     #[inline]
     pub(super) fn flush(self) {
@@ -62,6 +68,11 @@ impl Stale {
             self.pages.iter().for_each(|&page| TlbFlush(page).flush());
         }
     }
+}
+
+/// Drops all translations of user memory.
+pub(super) fn flush_all() {
+    tlb::flush_all();
 }
 
 /// Physical address of the root that this CPU uses.

@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::kernel_pages::{frame_in, index};
 use super::PageTable;
+use super::fork::is_own;
 use super::form::bits;
 use super::slots::{
     count_down, count_up, empty_table, entries, entries_before, first_used, free_empty, next_at,
@@ -107,20 +108,34 @@ impl PageTable {
         None
     }
 
-    /// The same, with tables made where they are missing: the caller puts an entry into the lowest one.
+    /// The same, with tables made where they are missing, and none that others have: the caller puts an entry into the lowest one.
     #[inline]
-    pub(super) fn low_or_new(&mut self, address: usize) -> Result<&'static AtomicU64, OutOfMemory> {
+    pub(super) fn low_to_fill(
+        &mut self,
+        address: usize,
+    ) -> Result<&'static AtomicU64, OutOfMemory> {
         match self.low(address) {
-            Some(low) => Ok(low),
+            Some(low) if is_own(low) => Ok(low),
+            Some(low) => self.own(address, low).map(|()| low),
             None => self.new_path(address).map(|[.., low]| low),
         }
     }
 
-    #[cold]
+    /// The way to the lowest table of `address`, made where it is missing; the table may be empty.
     pub(super) fn new_path(&mut self, address: usize) -> Result<Path, OutOfMemory> {
+        self.new_path_of(address, 3)
+    }
+
+    /// The same as far as the first `tables` tables under the root.
+    #[cold]
+    pub(super) fn new_path_of(
+        &mut self,
+        address: usize,
+        tables: usize,
+    ) -> Result<Path, OutOfMemory> {
         let mut path = [&entries(self.root)[index(address, 3)]; 3];
         for depth in 0..3 {
-            if path[depth].load(Ordering::Relaxed) == 0 {
+            if depth < tables && path[depth].load(Ordering::Relaxed) == 0 {
                 let Ok(table) = empty_table() else {
                     // Nothing can be cached of tables that were never filled.
                     free_empty(self.detach_empty(&path[..depth]));

@@ -6,7 +6,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::super::kernel_pages::{frame_in, index};
 use super::PageTable;
 use super::flush::{Stale, root_in_use};
-use super::form::{MARKER, UFFD_WP, from_hardware, owned, with_flags};
+use super::fork::is_own;
+use super::form::{MARKER, UFFD_WP, from_hardware, owned, seen_through, with_flags};
 use super::path::Path;
 use super::slots::{
     count_down, each_used, entries, free_empty, lowest_table, next_at, zap_entries,
@@ -17,35 +18,39 @@ use crate::mm::pte::{NotMapped, Pte, PteFlags};
 use crate::mm::{PAGE_SIZE, VirtAddr};
 
 impl PageTable {
-    pub fn unmap_range(
-        &mut self,
-        start: VirtAddr,
-        end: VirtAddr,
-        f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
-    ) {
-        self.unmap_leaving(start.get(), end.get(), &mut |_| 0, f);
-    }
-
     pub fn zap_range(&mut self, start: VirtAddr, end: VirtAddr, gone: &mut KindCounts) {
-        if root_in_use() == self.root.phys() {
-            return self.unmap_range(start, end, &mut |_, _, frame| {
-                if let Some(frame) = frame {
-                    // SAFETY: the reference was the entry's, and is given up here.
-                    unsafe { Frames::all().give_up(frame.into_raw(), gone) };
-                }
-            });
-        }
-        // Nothing is cached, so there is no flush to wait for.
+        let in_use = root_in_use() == self.root.phys();
         let (mut at, end) = (start.get(), end.get());
         while let Some((page, path)) = self.next_path(at, end) {
             at = next_at(page, 1).min(end);
-            let [.., low] = path;
-            let (slots, in_table) = lowest_table(low, page, at);
-            let emptied = zap_entries(slots, in_table, gone);
-            count_down(low, emptied);
-            if emptied == in_table as u64 {
-                free_empty(self.detach_empty(&path));
+            if !is_own(path[2]) && self.zap_shared(&path, page, at, gone) {
+                continue;
             }
+            if in_use {
+                self.zap_in_use(page, at, gone);
+            } else {
+                self.zap_unused(&path, page, at, gone);
+            }
+        }
+    }
+
+    fn zap_in_use(&mut self, start: usize, end: usize, gone: &mut KindCounts) {
+        self.remove_range(start, end, &mut |_| 0, &mut |_, value| {
+            if let Some(frame) = owned(value) {
+                // SAFETY: the reference was the entry's, and is given up here.
+                unsafe { Frames::all().give_up(frame.into_raw(), gone) };
+            }
+        });
+    }
+
+    /// The same for one lowest table of which nothing is cached, so that there is no flush to wait for.
+    fn zap_unused(&mut self, path: &Path, start: usize, end: usize, gone: &mut KindCounts) {
+        let [.., low] = path;
+        let (slots, in_table) = lowest_table(low, start, end);
+        let emptied = zap_entries(slots, in_table, gone);
+        count_down(low, emptied);
+        if emptied == in_table as u64 {
+            free_empty(self.detach_empty(path));
         }
     }
 
@@ -64,7 +69,7 @@ impl PageTable {
         self.unmap_leaving(start.get(), end.get(), &mut rest, f);
     }
 
-    fn unmap_leaving(
+    pub(super) fn unmap_leaving(
         &mut self,
         start: usize,
         end: usize,
@@ -89,7 +94,14 @@ impl PageTable {
     ) {
         let mut at = start;
         while let Some((first, path)) = self.next_path(at, end) {
-            at = self.remove_batch(&path, first, next_at(first, 1).min(end), rest, f);
+            let stop = next_at(first, 1).min(end);
+            if !is_own(path[2])
+                && !self.own_to_change(path[2], first, stop, &mut |_, value| rest(value))
+            {
+                at = stop;
+                continue;
+            }
+            at = self.remove_batch(&path, first, stop, rest, f);
         }
     }
 
@@ -148,6 +160,7 @@ impl PageTable {
         end: VirtAddr,
         to: VirtAddr,
     ) -> Result<(), OutOfMemory> {
+        self.own_range(start, end)?;
         // Both places have the entries for a moment, so that there is nothing to move back if memory runs out.
         let (start, end, to) = (start.get(), end.get(), to.get());
         let outcome = self.copy_within(start, end, to);
@@ -190,11 +203,12 @@ impl PageTable {
         let (first, [.., low]) = self.next_path(start.get(), end.get())?;
         let stop = next_at(first, 1).min(end.get());
         let (slots, _) = lowest_table(low, first, stop);
+        let above = low.load(Ordering::Relaxed);
         let _ = each_used(slots, first, |page, _, value| {
             if value != MARKER
                 && let Some(address) = VirtAddr::new(page)
             {
-                f(address, from_hardware(value));
+                f(address, seen_through(above, value));
             }
             ControlFlow::<()>::Continue(())
         });
@@ -207,49 +221,43 @@ impl PageTable {
         end: VirtAddr,
         mut f: impl FnMut(VirtAddr, Pte) -> PteFlags,
     ) {
+        let mut new_value = |page: usize, value: u64| match VirtAddr::new(page) {
+            Some(address) if value != MARKER => with_flags(value, f(address, from_hardware(value))),
+            _ => value,
+        };
         let mut stale = Stale::of(self.root);
-        let Ok(()) = self.walk(start, end, |page, at, value, _| {
-            if value != MARKER
-                && let Some(address) = VirtAddr::new(page)
-            {
-                let new = with_flags(value, f(address, from_hardware(value)));
-                if new != value {
-                    at.store(new, Ordering::Relaxed);
-                    stale.add(page);
-                }
-            }
-            Ok::<(), core::convert::Infallible>(())
-        });
-        stale.flush();
-    }
-
-    /// Calls `f` with every entry in use: its page, its place, its value, and whether it is the first one of its table.
-    #[inline]
-    fn walk<E>(
-        &self,
-        start: VirtAddr,
-        end: VirtAddr,
-        mut f: impl FnMut(usize, &'static AtomicU64, u64, bool) -> Result<(), E>,
-    ) -> Result<(), E> {
         let (mut at, end) = (start.get(), end.get());
         while let Some((page, [.., low])) = self.next_path(at, end) {
-            let stop = next_at(page, 1).min(end);
-            let (slots, in_table) = lowest_table(low, page, stop);
-            let mut seen = 0;
-            let ended = each_used(slots, page, |page, at, value| {
-                let outcome = f(page, at, value, seen == 0);
-                seen += 1;
-                match outcome {
-                    Err(error) => ControlFlow::Break(Err(error)),
-                    Ok(()) if seen == in_table => ControlFlow::Break(Ok(())),
-                    Ok(()) => ControlFlow::Continue(()),
-                }
-            });
-            if let ControlFlow::Break(outcome) = ended {
-                outcome?;
+            at = next_at(page, 1).min(end);
+            if is_own(low) || self.own_to_change(low, page, at, &mut new_value) {
+                protect_table(low, page, at, &mut new_value, &mut stale);
             }
-            at = stop;
         }
-        Ok(())
+        stale.flush();
     }
+}
+
+/// Puts `new_value` of each entry in use between `start` and `stop` in its place.
+#[inline]
+fn protect_table(
+    low: &AtomicU64,
+    start: usize,
+    stop: usize,
+    new_value: &mut impl FnMut(usize, u64) -> u64,
+    stale: &mut Stale,
+) {
+    let (slots, in_table) = lowest_table(low, start, stop);
+    let mut seen = 0;
+    let _ = each_used(slots, start, |page, at, value| {
+        let new = new_value(page, value);
+        if new != value {
+            at.store(new, Ordering::Relaxed);
+            stale.add(page);
+        }
+        seen += 1;
+        match seen == in_table {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
 }

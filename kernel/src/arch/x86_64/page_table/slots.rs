@@ -151,13 +151,12 @@ pub(super) fn zap_entries(
     emptied
 }
 
-/// Copies the entries of a parent's table to the same places of a child's; both keep of their bits those in `kept`. How many there are.
+/// Copies the entries of a parent's table to the same places of a child's; both lose WRITE. How many there are.
 #[inline(never)]
 pub(super) fn copy_entries(
     slots: &'static [AtomicU64],
     own: &'static [AtomicU64],
     in_table: usize,
-    kept: u64,
     copied: &mut KindCounts,
     changed: &mut dyn FnMut(usize),
 ) -> u64 {
@@ -166,7 +165,7 @@ pub(super) fn copy_entries(
         if before == MARKER {
             return;
         }
-        let value = before & kept;
+        let value = before & !bits::WRITE;
         if value != before {
             at.store(value, Ordering::Relaxed);
             changed(index);

@@ -1,5 +1,7 @@
 //! Page tables on the real MMU.
 
+mod shared;
+
 use super::*;
 use crate::mm::frame::{KindCounts, free_frames};
 
@@ -16,9 +18,21 @@ fn frame() -> Frame {
     Frame::alloc_zeroed(Purpose::User).expect("memory")
 }
 
+/// Removes every entry and mark of a range.
+fn unmap_range(
+    table: &mut PageTable,
+    start: VirtAddr,
+    end: VirtAddr,
+    f: &mut impl FnMut(VirtAddr, Pte, Option<Frame>),
+) {
+    table.unmap_leaving(start.get(), end.get(), &mut |_| 0, f);
+}
+
 fn unmap_all(table: &mut PageTable) -> usize {
     let mut count = 0;
-    table.unmap_range(at(0), at(crate::arch::USER_END), &mut |_, _, _| count += 1);
+    unmap_range(table, at(0), at(crate::arch::USER_END), &mut |_, _, _| {
+        count += 1
+    });
     count
 }
 
@@ -73,10 +87,15 @@ fn many_pages_come_back_in_order() {
         table.map(at(page), frame(), RW).expect("memory");
     }
     let mut expected = pages();
-    table.unmap_range(at(0x1f_0000), at(0x2f_0000), &mut |page, pte, frame| {
-        assert_eq!(Some(page.get()), expected.next());
-        assert_eq!(frame.map(|frame| frame.number()), Some(pte.frame));
-    });
+    unmap_range(
+        &mut table,
+        at(0x1f_0000),
+        at(0x2f_0000),
+        &mut |page, pte, frame| {
+            assert_eq!(Some(page.get()), expected.next());
+            assert_eq!(frame.map(|frame| frame.number()), Some(pte.frame));
+        },
+    );
     assert_eq!(expected.next(), None);
     assert_eq!(free_frames(), free);
 }
@@ -119,7 +138,7 @@ fn fork_shares_frames_and_takes_the_right_to_write() {
         .map_special(at(0x3000), zero, PteFlags::READ)
         .expect("memory");
     let mut copied = KindCounts::default();
-    let outcome = parent.copy_range(&mut child, at(0), at(0x10_0000), false, &mut copied);
+    let outcome = parent.copy_range(&mut child, at(0), at(0x10_0000), &(0..0), &mut copied);
     assert_eq!((copied.total(), outcome), (1, Ok(())));
     let [one, other] = [&parent, &child].map(|table| table.get(at(0x1000)).expect("mapped"));
     assert_eq!(one, other);
@@ -148,13 +167,21 @@ fn what_the_cpu_sees_follows_the_table() {
             .then_some(byte[0])
     };
     assert!(write(1));
-    let entry = table.entry(at(address)).expect("it is mapped");
+    let entry = table
+        .entry(at(address))
+        .ok()
+        .flatten()
+        .expect("it is mapped");
     entry.set_flags(PteFlags::READ).flush();
     assert!(!write(2));
     assert_eq!(read(), Some(1));
     table.protect_range(at(address), at(address + PAGE_SIZE), |_, _| PteFlags::NONE);
     assert_eq!(read(), None);
-    let entry = table.entry(at(address)).expect("it is mapped");
+    let entry = table
+        .entry(at(address))
+        .ok()
+        .flatten()
+        .expect("it is mapped");
     let (old, flush) = entry.replace(frame(), RW);
     flush.flush();
     assert!(old.is_some());
@@ -186,7 +213,7 @@ fn a_mark_waits_for_its_page_and_protects_it() {
     assert_eq!(seen, 2, "marks are not entries");
     let mut child = PageTable::new().expect("memory");
     let mut copied = KindCounts::default();
-    let outcome = table.copy_range(&mut child, page(0), page(4), false, &mut copied);
+    let outcome = table.copy_range(&mut child, page(0), page(4), &(0..0), &mut copied);
     assert_eq!((copied.total(), outcome), (2, Ok(())));
     assert_eq!(marked(&child), [false; 4]);
     let copy = child.get(page(2)).expect("copied").flags;
