@@ -473,6 +473,25 @@ impl Frames {
         counts.add(meta.kind.load(Ordering::Relaxed));
     }
 
+    /// Another reference of a frame, if its page-cache state is `wanted`.
+    ///
+    /// # Safety
+    /// As for [`Frame::share`].
+    #[inline]
+    pub(super) unsafe fn share_if(
+        self,
+        number: FrameNumber,
+        wanted: impl FnOnce(u32) -> bool,
+    ) -> Option<Frame> {
+        let meta = &self.0[number.0 as usize];
+        if !wanted(meta.state.load(Ordering::Acquire)) {
+            return None;
+        }
+        let before = meta.refcount.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "{number:?} shared while free");
+        Some(Frame(number))
+    }
+
     /// Gives up a reference that was kept as the bare number; counts the frame.
     ///
     /// # Safety

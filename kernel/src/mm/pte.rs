@@ -51,6 +51,4 @@ impl From<OutOfMemory> for NotMapped {
 pub struct Pte {
     pub frame: FrameNumber,
     pub flags: PteFlags,
-    /// Address spaces that have this very entry: after fork(2), tables may be shared. Who has one to change it has it alone.
-    pub sharers: u32,
 }

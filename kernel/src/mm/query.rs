@@ -9,9 +9,14 @@ use crate::errno::{Errno, Result};
 use crate::sched::Sleep;
 
 impl Mm {
-    /// Calls `f` for each page in `start..end` that has an entry, by rising address, with the page table's lock held. Costs what is
-    /// there, not what could be.
-    pub fn for_each_page(&self, start: VirtAddr, end: VirtAddr, f: &mut impl FnMut(VirtAddr, Pte)) {
+    /// Calls `f` for each page in `start..end` that has an entry, by rising address, with the page table's lock held, and how many address
+    /// spaces have that very entry. Costs what is there, not what could be.
+    pub fn for_each_page(
+        &self,
+        start: VirtAddr,
+        end: VirtAddr,
+        f: &mut impl FnMut(VirtAddr, Pte, u32),
+    ) {
         let mut at = start;
         while let Some(next) = self.page_table.lock().visit_some(at, end, f) {
             at = next;
@@ -19,11 +24,16 @@ impl Mm {
     }
 
     /// The same for `count` pages from the address `start` on; `f` gets the number of the page in the address space.
-    pub fn for_each_page_in(&self, start: usize, count: usize, f: &mut impl FnMut(usize, Pte)) {
+    pub fn for_each_page_in(
+        &self,
+        start: usize,
+        count: usize,
+        f: &mut impl FnMut(usize, Pte, u32),
+    ) {
         let end = (start + count * PAGE_SIZE).min(crate::arch::USER_END);
         if let (Some(start), Some(end)) = (VirtAddr::new(start), VirtAddr::new(end)) {
-            self.for_each_page(start, end, &mut |page, pte| {
-                f(page.get() >> PAGE_SHIFT, pte)
+            self.for_each_page(start, end, &mut |page, pte, sharers| {
+                f(page.get() >> PAGE_SHIFT, pte, sharers)
             });
         }
     }

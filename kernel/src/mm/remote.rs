@@ -122,17 +122,16 @@ impl Mm {
         let pte = table.get(page)?;
         let usable = access != Access::Write
             || pte.flags.contains(PteFlags::WRITE)
-            || !vma.flags.contains(VmFlags::WRITE) && is_own(pte);
+            || !vma.flags.contains(VmFlags::WRITE) && is_own(pte) && table.sharers(page) == 1;
         // SAFETY: the entry holds a reference under the page-table lock, or the frame is the zero page, which is never freed.
         usable.then(|| unsafe { Frame::share(pte.frame) })
     }
 }
 
-/// Whether a page is private memory that only this entry of only this address space refers to.
+/// Whether a page is private memory that only this entry refers to.
 fn is_own(pte: Pte) -> bool {
     !pte.flags.intersects(PteFlags::SPECIAL | PteFlags::UFFD_WP)
         && Frame::kind(pte.frame) == FrameKind::Anonymous
-        && pte.sharers == 1
         && Frame::is_unique(pte.frame)
 }
 

@@ -73,7 +73,6 @@ impl Entry<'_> {
         let pte = Pte {
             frame: frame.into_raw(),
             flags: flags - PteFlags::SPECIAL,
-            sharers: 1,
         };
         lock(&self.table.entries).insert(key(self.address), pte);
         (owned(self.pte), TlbFlush(key(self.address)))
@@ -120,7 +119,6 @@ impl PageTable {
         let pte = Pte {
             frame: frame.into_raw(),
             flags: flags - PteFlags::SPECIAL,
-            sharers: 1,
         };
         lock(&self.entries).insert(key(address), pte);
         Ok(())
@@ -182,14 +180,7 @@ impl PageTable {
             return Err(NotMapped::Occupied);
         }
         let flags = self.taking_the_mark(address, flags) | PteFlags::SPECIAL;
-        lock(&self.entries).insert(
-            key(address),
-            Pte {
-                frame,
-                flags,
-                sharers: 1,
-            },
-        );
+        lock(&self.entries).insert(key(address), Pte { frame, flags });
         Ok(())
     }
 
@@ -202,6 +193,10 @@ impl PageTable {
     }
 
     /// Tables are not shared here.
+    pub fn sharers(&self, _address: VirtAddr) -> u32 {
+        1
+    }
+
     pub fn has_shared(&self) -> bool {
         false
     }
@@ -281,14 +276,14 @@ impl PageTable {
         &self,
         start: VirtAddr,
         end: VirtAddr,
-        f: &mut impl FnMut(VirtAddr, Pte),
+        f: &mut impl FnMut(VirtAddr, Pte, u32),
     ) -> Option<VirtAddr> {
         if start >= end {
             return None;
         }
         for (&page, pte) in lock(&self.entries).range(start.get()..end.get()) {
             if let Some(address) = VirtAddr::new(page) {
-                f(address, *pte);
+                f(address, *pte, 1);
             }
         }
         Some(end)

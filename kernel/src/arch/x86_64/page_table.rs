@@ -21,7 +21,6 @@ use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use self::flush::{TlbFlush, load_root, root_in_use};
-use self::fork::is_own;
 use self::form::{MARKER, UFFD_WP, from_hardware, owned, seen_through, to_hardware, with_flags};
 use self::path::{NOWHERE, Path};
 use self::slots::{count_up, entries, free_empty, is_empty, lowest_table, next_at};
@@ -76,6 +75,34 @@ pub struct PageTable {
     has_shared: bool,
 }
 
+/// Fills those of `slots` that are empty and have a frame, by their numbers from `number` on; how many they are, and how many of them were
+/// no marks. A function of its own, as its loop wants all registers.
+#[inline(never)]
+fn fill_slots(
+    slots: &[AtomicU64],
+    bits_of_all: u64,
+    number: usize,
+    frame_for: &mut impl FnMut(usize) -> Option<Frame>,
+) -> (u64, u64) {
+    let (mut filled, mut added) = (0, 0);
+    for (index, slot) in slots.iter().enumerate() {
+        let before = slot.load(Ordering::Relaxed);
+        if before & !MARKER == 0
+            && let Some(frame) = frame_for(number + index)
+        {
+            let value = bits_of_all | frame.into_raw().phys();
+            let value = match before {
+                MARKER => value & !bits::WRITE | UFFD_WP,
+                _ => value,
+            };
+            slot.store(value, Ordering::Relaxed);
+            added += u64::from(before != MARKER);
+            filled += 1;
+        }
+    }
+    (filled, added)
+}
+
 /// The place of an address's entry in the table that `low` points to.
 #[inline]
 fn slot_in(low: &AtomicU64, address: VirtAddr) -> &'static AtomicU64 {
@@ -113,18 +140,23 @@ impl PageTable {
         self.frames
     }
 
-    /// The entry of the lowest table of an address, and the place of its entry in that table.
+    /// The value of the entry of the lowest table of an address, and the place of the address's entry in that table.
     #[inline]
-    fn slot(&self, address: VirtAddr) -> Option<(&'static AtomicU64, &'static AtomicU64)> {
-        let low = self.low(address.get())?;
-        Some((low, slot_in(low, address)))
+    fn slot(&self, address: VirtAddr) -> Option<(u64, &'static AtomicU64)> {
+        let low = self.low(address.get())?.load(Ordering::Relaxed);
+        Some((low, &entries(frame_in(low))[index(address.get(), 0)]))
     }
 
     #[inline]
     pub fn get(&self, address: VirtAddr) -> Option<Pte> {
         let (low, at) = self.slot(address)?;
         let value = at.load(Ordering::Relaxed);
-        (value & !MARKER != 0).then(|| seen_through(low.load(Ordering::Relaxed), value))
+        (value & !MARKER != 0).then(|| seen_through(low, value))
+    }
+
+    /// The address spaces that have the entry of an address.
+    pub fn sharers(&self, address: VirtAddr) -> u32 {
+        self.low(address.get()).map_or(1, fork::sharers)
     }
 
     #[inline]
@@ -185,23 +217,9 @@ impl PageTable {
                 break;
             };
             let (slots, _) = lowest_table(low, at, stop);
-            let mut added = 0;
-            for slot in slots {
-                let before = slot.load(Ordering::Relaxed);
-                if before & !MARKER == 0
-                    && let Some(frame) = frame_for(number)
-                {
-                    let value = bits_of_all | frame.into_raw().phys();
-                    let value = match before {
-                        MARKER => value & !bits::WRITE | UFFD_WP,
-                        _ => value,
-                    };
-                    slot.store(value, Ordering::Relaxed);
-                    added += u64::from(before != MARKER);
-                    filled += 1;
-                }
-                number += 1;
-            }
+            let (done, added) = fill_slots(slots, bits_of_all, number, frame_for);
+            filled += done;
+            number += slots.len();
             count_up(low, added);
             self.drop_if_empty(at, low);
             at = stop;
@@ -244,21 +262,29 @@ impl PageTable {
 
     #[inline]
     pub fn entry(&mut self, address: VirtAddr) -> Result<Option<Entry<'_>>, OutOfMemory> {
-        let Some((low, mut at)) = self.slot(address) else {
+        let Some((low, at)) = self.slot(address) else {
             return Ok(None);
         };
         if at.load(Ordering::Relaxed) & !MARKER == 0 {
             return Ok(None);
         }
-        if !is_own(low) {
-            self.own(address.get(), low)?;
-            at = slot_in(low, address);
-        }
+        let at = match low & bits::WRITE {
+            0 => self.own_slot(address)?,
+            _ => at,
+        };
         Ok(Some(Entry {
             at,
             address,
             table: PhantomData,
         }))
+    }
+
+    /// The place of an entry in a table that others had, too, and that is this address space's own then.
+    #[cold]
+    #[inline(never)]
+    fn own_slot(&mut self, address: VirtAddr) -> Result<&'static AtomicU64, OutOfMemory> {
+        let low = self.low_to_fill(address.get())?;
+        Ok(slot_in(low, address))
     }
 
     /// This CPU uses the address space from now on.

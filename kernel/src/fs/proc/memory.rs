@@ -46,12 +46,12 @@ struct Figures {
 
 impl Figures {
     /// Counts a page.
-    fn add(&mut self, pte: Pte, locked: bool) {
+    fn add(&mut self, pte: Pte, sharers: u32, locked: bool) {
         if pte.flags.contains(PteFlags::SPECIAL) {
             return;
         }
         let kind = Frame::kind(pte.frame);
-        let sharers = u64::from(mappings_of(pte));
+        let sharers = u64::from(mappings_of(pte, sharers));
         let pss = ((PAGE_SIZE as u64) << PSS_SHIFT) / sharers.max(1);
         let dirty = pte.flags.contains(PteFlags::DIRTY);
         self.rss += 1;
@@ -81,7 +81,9 @@ impl Figures {
 
     fn add_area(&mut self, mm: &Mm, vma: &Vma) {
         let locked = vma.flags.contains(VmFlags::LOCKED);
-        mm.for_each_page(vma.start, vma.end, &mut |_, pte| self.add(pte, locked));
+        mm.for_each_page(vma.start, vma.end, &mut |_, pte, sharers| {
+            self.add(pte, sharers, locked)
+        });
     }
 
     fn write(&self, text: &mut Text, rollup: bool) -> fmt::Result {
@@ -120,12 +122,12 @@ impl Figures {
     }
 }
 
-/// How many page-table entries map a page: every reference but the page cache's own, and for a table that is shared after fork(2) the
-/// other address spaces that have it.
-fn mappings_of(pte: Pte) -> u32 {
+/// How many page-table entries map a page: every reference but the page cache's own, and the other address spaces among `sharers` of
+/// one table.
+fn mappings_of(pte: Pte, sharers: u32) -> u32 {
     let of_cache = u32::from(Frame::kind(pte.frame) != FrameKind::Anonymous);
     let entries = Frame::references(pte.frame).saturating_sub(of_cache);
-    entries.max(1) + (pte.sharers - 1)
+    entries.max(1) + (sharers - 1)
 }
 
 fn line(text: &mut Text, name: &str, kib: u64) -> fmt::Result {
@@ -333,7 +335,7 @@ mod entry {
 const ENTRY: usize = 8;
 
 impl PageMap {
-    fn entry_of(&self, pte: Pte) -> u64 {
+    fn entry_of(&self, pte: Pte, sharers: u32) -> u64 {
         let mut value = entry::PRESENT;
         if self.show_frames {
             value |= u64::from(pte.frame.0);
@@ -345,7 +347,7 @@ impl PageMap {
             if Frame::kind(pte.frame) != FrameKind::Anonymous {
                 value |= entry::FILE;
             }
-            if mappings_of(pte) == 1 {
+            if mappings_of(pte, sharers) == 1 {
                 value |= entry::EXCLUSIVE;
             }
         }
@@ -369,10 +371,15 @@ impl Positioned for PageMap {
             let count = (PAGE_SIZE.min(dst.left()) / ENTRY).min((end - first) as usize);
             let bytes = &mut buffer.bytes_mut()[..count * ENTRY];
             bytes.fill(0);
-            mm.for_each_page_in(first as usize * PAGE_SIZE, count, &mut |page, pte| {
-                let at = (page - first as usize) * ENTRY;
-                bytes[at..at + ENTRY].copy_from_slice(&self.entry_of(pte).to_ne_bytes());
-            });
+            mm.for_each_page_in(
+                first as usize * PAGE_SIZE,
+                count,
+                &mut |page, pte, sharers| {
+                    let at = (page - first as usize) * ENTRY;
+                    bytes[at..at + ENTRY]
+                        .copy_from_slice(&self.entry_of(pte, sharers).to_ne_bytes());
+                },
+            );
             let put = dst.put(bytes);
             done += put;
             if put < bytes.len() {

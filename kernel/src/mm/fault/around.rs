@@ -47,7 +47,8 @@ pub(super) fn map_neighbours(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr
             let Some(at) = VirtAddr::new(start.get() + offset * PAGE_SIZE) else {
                 return;
             };
-            let mut frame_for = |n: usize| if n + offset == own { None } else { run.get(n) };
+            let own = own.wrapping_sub(offset);
+            let mut frame_for = move |n: usize| if n == own { None } else { run.get(n) };
             let mut table = mm.page_table.lock();
             mapped += table.fill_empty(at, len, flags, &mut frame_for);
         });

@@ -24,7 +24,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE};
-use super::frame::{self, Frame, FrameKind, FrameNumber, Purpose};
+use super::frame::{self, Frame, FrameKind, FrameNumber, Frames, Purpose};
 use super::reclaim;
 use super::reverse_map::ReverseMap;
 use crate::arch;
@@ -138,17 +138,19 @@ enum Want {
 }
 
 /// Pages of a file that follow each other, under the lock of its pages.
-pub struct ReadyRun<'tree>(tree::Run<'tree>);
+pub struct ReadyRun<'tree> {
+    run: tree::Run<'tree>,
+    frames: Frames,
+}
 
 impl ReadyRun<'_> {
     /// A reference to the `n`th page, if it is there and up to date.
     #[inline]
     pub fn get(&self, n: usize) -> Option<Frame> {
-        let page = self.0.get(n)?;
-        let state = frame::meta(page).state.load(Ordering::Acquire);
+        let page = self.run.get(n)?;
         // Room that was set aside is used by its own fault.
         // SAFETY: the tree holds a reference, under its lock.
-        page_state::is_data(state).then(|| unsafe { Frame::share(page) })
+        unsafe { self.frames.share_if(page, page_state::is_data) }
     }
 }
 
@@ -393,11 +395,12 @@ impl Mapping {
     ) {
         let pages = self.pages.lock();
         let end = self.pages().min(first.saturating_add(count as u64));
+        let frames = Frames::all();
         let mut index = first;
         while index < end {
             let (len, run) = pages.run(index, (end - index) as usize);
             if !run.is_empty() {
-                f((index - first) as usize, len, ReadyRun(run));
+                f((index - first) as usize, len, ReadyRun { run, frames });
             }
             index += len as u64;
         }

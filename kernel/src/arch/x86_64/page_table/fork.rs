@@ -38,6 +38,14 @@ pub(super) fn is_own(low: &AtomicU64) -> bool {
     low.load(Ordering::Relaxed) & bits::WRITE != 0
 }
 
+/// How many address spaces have the table that `low` points to.
+pub(super) fn sharers(low: &AtomicU64) -> u32 {
+    match is_own(low) {
+        true => 1,
+        false => Frame::references(frame_in(low.load(Ordering::Relaxed))),
+    }
+}
+
 impl PageTable {
     pub fn copy_range(
         &mut self,

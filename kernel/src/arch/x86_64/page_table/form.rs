@@ -63,19 +63,13 @@ pub(super) fn from_hardware(value: u64) -> Pte {
     Pte {
         frame: frame_in(value),
         flags: PteFlags::from_bits_retain(read | exec | moved),
-        sharers: 1,
     }
 }
 
 /// An entry as it counts under that of its table, `low`, which may refuse writes because others have the table, too.
 #[inline]
 pub(super) fn seen_through(low: u64, value: u64) -> Pte {
-    let pte = from_hardware(value & (low | !bits::WRITE));
-    let sharers = match low & bits::WRITE {
-        0 => Frame::references(frame_in(low)),
-        _ => 1,
-    };
-    Pte { sharers, ..pte }
+    from_hardware(value & (low | !bits::WRITE))
 }
 
 /// The entry with other flags, but for SPECIAL, which belongs to the frame.

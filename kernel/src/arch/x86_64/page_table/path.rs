@@ -116,6 +116,18 @@ impl PageTable {
     ) -> Result<&'static AtomicU64, OutOfMemory> {
         match self.low(address) {
             Some(low) if is_own(low) => Ok(low),
+            low => self.own_or_new(address, low),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn own_or_new(
+        &mut self,
+        address: usize,
+        low: Option<&'static AtomicU64>,
+    ) -> Result<&'static AtomicU64, OutOfMemory> {
+        match low {
             Some(low) => self.own(address, low).map(|()| low),
             None => self.new_path(address).map(|[.., low]| low),
         }

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::super::kernel_pages::{frame_in, index};
 use super::PageTable;
 use super::flush::{Stale, root_in_use};
-use super::fork::is_own;
+use super::fork::{is_own, sharers};
 use super::form::{MARKER, UFFD_WP, from_hardware, owned, seen_through, with_flags};
 use super::path::Path;
 use super::slots::{
@@ -198,17 +198,17 @@ impl PageTable {
         &self,
         start: VirtAddr,
         end: VirtAddr,
-        f: &mut impl FnMut(VirtAddr, Pte),
+        f: &mut impl FnMut(VirtAddr, Pte, u32),
     ) -> Option<VirtAddr> {
         let (first, [.., low]) = self.next_path(start.get(), end.get())?;
         let stop = next_at(first, 1).min(end.get());
         let (slots, _) = lowest_table(low, first, stop);
-        let above = low.load(Ordering::Relaxed);
+        let (above, sharers) = (low.load(Ordering::Relaxed), sharers(low));
         let _ = each_used(slots, first, |page, _, value| {
             if value != MARKER
                 && let Some(address) = VirtAddr::new(page)
             {
-                f(address, seen_through(above, value));
+                f(address, seen_through(above, value), sharers);
             }
             ControlFlow::<()>::Continue(())
         });
