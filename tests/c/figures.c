@@ -227,6 +227,31 @@ int main(void) {
     waitpid(child, NULL, 0);
     area("the child is gone", anon);
 
+    char *full = map(1200, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    madvise(full, 1200 * PAGE, MADV_NOHUGEPAGE);
+    touch(full, 100, 0);
+    touch(full + 100 * PAGE, 1100, 1);
+    child = fork();
+    if (child == 0)
+        for (;;)
+            pause();
+    area("whole page tables after fork", full);
+    bits("whole page tables after fork", full + 95 * PAGE, 12);
+    remember();
+    touch(full + 600 * PAGE, 2, 1);
+    changes("2 copies");
+    area("2 of so many copied", full);
+    madvise(full + 590 * PAGE, 20 * PAGE, MADV_DONTNEED);
+    area("20 of so many dropped", full);
+    mprotect(full + 300 * PAGE, 400 * PAGE, PROT_READ);
+    area("400 protected", full + 300 * PAGE);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    area("that child is gone", full + 300 * PAGE);
+    bits("that child is gone", full + 586 * PAGE, 8);
+    munmap(full, 1200 * PAGE);
+    changes("so many unmapped");
+
     remember();
     int fd = memfd_create("figures", 0);
     if (ftruncate(fd, 16 * PAGE))

@@ -90,6 +90,13 @@ fn random_memory_calls_answer_as_on_the_host() {
     oracle::assert_same_seeds(program, &args);
 }
 
+/// Forks, and changes of memory that fills page tables, whose entries are then shared: 150 sequences of 60 random steps in each of several
+/// processes.
+#[test]
+fn processes_that_forked_with_full_page_tables_stay_apart() {
+    oracle::assert_same_seeds(Compiled::fixed("fork_fuzz").path(), &["1", "150", "60"]);
+}
+
 /// What the C program `cow` prints for one of its parts, as on the host.
 fn cow(part: &str) {
     oracle::assert_same(Compiled::fixed("cow").path(), &[part], b"");

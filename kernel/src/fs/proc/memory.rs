@@ -176,7 +176,7 @@ pub fn smaps_entry(mm: &Mm, vma: &Vma, heap: (usize, usize), text: &mut Text) ->
 }
 
 /// In the order of Linux's bits.
-const FLAG_NAMES: [(VmFlags, &str); 20] = [
+const FLAG_NAMES: [(VmFlags, &str); 22] = [
     (VmFlags::READ, "rd"),
     (VmFlags::WRITE, "wr"),
     (VmFlags::EXEC, "ex"),
@@ -197,6 +197,8 @@ const FLAG_NAMES: [(VmFlags, &str); 20] = [
     (VmFlags::NORESERVE, "nr"),
     (VmFlags::WIPEONFORK, "wf"),
     (VmFlags::DONTDUMP, "dd"),
+    (VmFlags::HUGEPAGE, "hg"),
+    (VmFlags::NOHUGEPAGE, "nh"),
 ];
 
 /// smaps_rollup: all areas as one.
