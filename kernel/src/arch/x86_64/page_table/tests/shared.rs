@@ -151,6 +151,11 @@ fn the_cpu_may_not_write_into_a_shared_table() {
     assert!(!store(5));
     parent.activate();
     assert_eq!(load(), Some(3));
+    let (mut other, _) = fork(&mut parent, 0x4000_0000, 0x4020_0000);
+    other.activate();
+    assert_eq!(load(), Some(3));
+    assert_eq!(zap(&mut other, 0x4000_0000, 0x4020_0000), 512);
+    assert_eq!(load(), None, "the whole table is gone");
     PageTable::deactivate();
     zap(&mut parent, 0x4000_0000, 0x4020_0000);
 }
