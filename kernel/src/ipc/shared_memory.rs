@@ -11,9 +11,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::abi;
-use super::permission::{self, Permission};
+use super::permission::Permission;
 use super::settings::{SHMALL, SHMMAX, SHMMNI};
-use super::table::{Object, Table};
+use super::table::{Kind, Object, Objects};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Time;
 use crate::mm::page_cache::Mapping;
@@ -27,7 +27,7 @@ use crate::task::rlimit::Resource;
 /// Smallest segment, bytes (`SHMMIN`).
 pub const SHMMIN: u64 = 1;
 
-static TABLE: SpinLock<Table<Segment>> = SpinLock::new(rank::IPC, Table::new());
+pub static SEGMENTS: Objects<Segment> = Objects::new();
 /// Pages of all segments.
 static PAGES: AtomicU64 = AtomicU64::new(0);
 /// Bytes that each user has locked with SHM_LOCK.
@@ -90,25 +90,12 @@ fn pages_of(bytes: u64) -> u64 {
 
 /// shmget(2).
 pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
-    if let Some(id) = find(key, size, flags)? {
-        return Ok(id);
-    }
-    let mut segment = Object::new(key, Segment::new(key, size, flags)?)?;
-    let mut table = TABLE.lock();
-    // Somebody else may have made it meanwhile.
-    let outcome = match table.look_up(key, flags) {
-        Ok(Some(found)) => found.check(size, flags),
-        Ok(None) => table.insert(&mut segment, SHMMNI.get() as usize),
-        Err(error) => Err(error),
+    let check = |segment: &Segment| match segment.size() < size {
+        true => Err(Errno::EINVAL),
+        false => segment.permission().check(flags),
     };
-    drop(table);
-    outcome
-}
-
-/// An existing segment with this key.
-fn find(key: i32, size: u64, flags: u32) -> Result<Option<u32>> {
-    let found = TABLE.lock().look_up(key, flags)?;
-    found.map(|found| found.check(size, flags)).transpose()
+    let most = SHMMNI.get() as usize;
+    SEGMENTS.get(key, flags, most, || Segment::new(key, size, flags), check)
 }
 
 impl Segment {
@@ -159,10 +146,6 @@ impl Segment {
     fn size(&self) -> u64 {
         self.mapping.size()
     }
-
-    fn permission(&self) -> Permission {
-        self.state.lock().permission
-    }
 }
 
 impl Drop for Segment {
@@ -174,35 +157,34 @@ impl Drop for Segment {
     }
 }
 
-impl Object<Segment> {
-    /// Whether one who asks for `size` bytes by its key may have it; its number. `EINVAL`, `EACCES`.
-    fn check(&self, size: u64, flags: u32) -> Result<u32> {
-        if self.size() < size {
-            return Err(Errno::EINVAL);
-        }
-        self.permission().check(flags)?;
-        Ok(self.id())
+impl Kind for Segment {
+    type Status = Status;
+
+    fn permission(&self) -> Permission {
+        self.state.lock().permission
     }
 
-    fn status(&self) -> Status {
-        let resident = self.mapping.pages_allocated() * PAGE_SIZE as u64;
-        let state = self.state.lock();
+    fn status(object: &Object<Segment>) -> Status {
+        let resident = object.mapping.pages_allocated() * PAGE_SIZE as u64;
+        let state = object.state.lock();
         Status {
-            id: self.id(),
-            key: self.key(),
-            sequence: self.sequence(),
+            id: object.id(),
+            key: object.key(),
+            sequence: object.sequence(),
             permission: state.permission,
-            size: self.size(),
+            size: object.size(),
             attach_time: state.attach_time,
             detach_time: state.detach_time,
             change_time: state.change_time,
-            maker: self.maker,
+            maker: object.maker,
             last_pid: state.last_pid,
             attached: state.attached,
             resident,
         }
     }
+}
 
+impl Object<Segment> {
     /// One attachment less: the segment goes if it was removed before.
     fn detached(&self) {
         let mut state = self.state.lock();
@@ -216,7 +198,7 @@ impl Object<Segment> {
 
     /// Takes a removed segment out of the table, unless somebody has attached it meanwhile.
     fn remove_unused(&self) {
-        let mut table = TABLE.lock();
+        let mut table = SEGMENTS.lock();
         let unused = self.state.lock().is_unused();
         let removed = if unused { table.remove(self) } else { None };
         drop(table);
@@ -239,7 +221,7 @@ impl Attachment {
     /// Opens the segment `id`, if the current process may do what `wanted` says. It counts as an area until [`Attachment::settle`].
     /// `EINVAL`, `EACCES`, `ENOMEM`.
     pub fn new(id: i32, wanted: u32) -> Result<Arc<Attachment>> {
-        let table = TABLE.lock();
+        let table = SEGMENTS.lock();
         let segment = table.get(id)?;
         let mut state = segment.state.lock();
         let allowed = state.permission.check(wanted);
@@ -299,31 +281,9 @@ impl MappedFile for Attachment {
     }
 }
 
-/// The status of the segment `id`, which the current process may read. `EINVAL`, `EACCES`.
-pub fn status(id: i32) -> Result<Status> {
-    let segment = TABLE.lock().get(id)?;
-    segment.permission().check(permission::READ)?;
-    Ok(segment.status())
-}
-
-/// The same for the segment at a place, whoever may read it if `any`.
-pub fn status_at(place: i32, any: bool) -> Result<Status> {
-    let segment = TABLE.lock().at(place)?;
-    if !any {
-        segment.permission().check(permission::READ)?;
-    }
-    Ok(segment.status())
-}
-
-/// The first segment at `place` or after it, and the place after that one.
-pub fn next(place: usize) -> Option<(Status, usize)> {
-    let segment = TABLE.lock().at_or_after(place)?;
-    Some((segment.status(), segment.place() + 1))
-}
-
 /// Costs the segments.
 pub fn totals() -> Totals {
-    let table = TABLE.lock();
+    let table = SEGMENTS.lock();
     let mut totals = Totals {
         segments: table.count() as u64,
         pages: PAGES.load(Ordering::Relaxed),
@@ -332,20 +292,16 @@ pub fn totals() -> Totals {
     };
     drop(table);
     let mut at = 0;
-    while let Some((status, after)) = next(at) {
+    while let Some((status, after)) = SEGMENTS.next(at) {
         totals.resident += pages_of(status.resident);
         at = after;
     }
     totals
 }
 
-pub fn highest_place() -> usize {
-    TABLE.lock().highest_place()
-}
-
 /// The segment `id`, whose owner the current process acts for. `EINVAL`, `EPERM`.
 fn own(id: i32) -> Result<Arc<Object<Segment>>> {
-    let segment = TABLE.lock().get(id)?;
+    let segment = SEGMENTS.find(id)?;
     segment.permission().check_owner()?;
     Ok(segment)
 }
@@ -362,7 +318,7 @@ pub fn set(id: i32, new: [u64; 6]) -> Result {
 /// IPC_RMID: nobody finds the segment by its key any more, and it goes when nobody has it attached.
 pub fn remove(id: i32) -> Result {
     let segment = own(id)?;
-    let mut table = TABLE.lock();
+    let mut table = SEGMENTS.lock();
     let mut state = segment.state.lock();
     state.permission.mode |= abi::SHM_DEST;
     drop(state);
@@ -374,7 +330,7 @@ pub fn remove(id: i32) -> Result {
 
 /// SHM_LOCK and SHM_UNLOCK. There is no swap to be kept from: only what a user may lock is counted. `EPERM`, `ENOMEM`, `EINVAL`.
 pub fn lock(id: i32, on: bool) -> Result {
-    let segment = TABLE.lock().get(id)?;
+    let segment = SEGMENTS.find(id)?;
     let process = &current().process;
     let limit = process.rlimits.soft(Resource::LockedMemory);
     let root = process.credentials.get().is_privileged();

@@ -4,7 +4,8 @@
 //! mean another one. Places are given in turn. Finding, putting in and taking out are O(log n), and a free place is found in at most
 //! [`WORDS`] steps.
 //!
-//! The owner of a table locks it (rank IPC); what is taken out is dropped after that.
+//! [`Objects`] is a table with its lock (rank IPC), and has what the calls of all kinds do alike. What is taken out of a table is dropped
+//! when that is not locked any more.
 
 use alloc::sync::Arc;
 use core::ops::Deref;
@@ -13,7 +14,9 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 
 use super::abi;
+use super::permission::{self, Permission};
 use crate::errno::{Errno, Result};
+use crate::sync::{SpinLock, SpinLockGuard, rank};
 
 /// Bits of a number that are the place (`ipcmni_seq_shift`).
 const PLACE_BITS: u32 = 15;
@@ -242,6 +245,92 @@ impl<T: 'static> Table<T> {
             return Err(Errno::EEXIST);
         }
         Ok(found)
+    }
+}
+
+/// What the objects of every kind have: someone's permission, and what is told of them.
+pub trait Kind: Sized + 'static {
+    type Status;
+
+    fn permission(&self) -> Permission;
+    fn status(object: &Object<Self>) -> Self::Status;
+}
+
+/// A table and its lock.
+pub struct Objects<T>(SpinLock<Table<T>>);
+
+impl<T: Kind> Default for Objects<T> {
+    fn default() -> Self {
+        Objects::new()
+    }
+}
+
+impl<T: Kind> Objects<T> {
+    pub const fn new() -> Objects<T> {
+        Objects(SpinLock::new(rank::IPC, Table::new()))
+    }
+
+    pub fn lock(&self) -> SpinLockGuard<'_, Table<T>> {
+        self.0.lock()
+    }
+
+    /// The object with this number. `EINVAL`.
+    pub fn find(&self, id: i32) -> Result<Arc<Object<T>>> {
+        self.lock().get(id)
+    }
+
+    /// What shmget(2) and its like do: the number of the object with this key, if `check` allows it, or of a new one, if there are fewer
+    /// than `most`.
+    pub fn get(
+        &self,
+        key: i32,
+        flags: u32,
+        most: usize,
+        make: impl FnOnce() -> Result<T>,
+        check: impl Fn(&T) -> Result,
+    ) -> Result<u32> {
+        let checked = |found: Arc<Object<T>>| check(&found).map(|()| found.id());
+        let found = self.lock().look_up(key, flags)?;
+        if let Some(found) = found {
+            return checked(found);
+        }
+        let mut object = Object::new(key, make()?)?;
+        let mut table = self.lock();
+        // Somebody else may have made it meanwhile.
+        let other = match table.look_up(key, flags) {
+            Ok(None) => return table.insert(&mut object, most),
+            Ok(Some(found)) => Ok(found),
+            Err(error) => Err(error),
+        };
+        drop(table);
+        other.and_then(checked)
+    }
+
+    /// The status of the object `id`, which the current process may read. `EINVAL`, `EACCES`.
+    pub fn status(&self, id: i32) -> Result<T::Status> {
+        let object = self.find(id)?;
+        object.permission().check(permission::READ)?;
+        Ok(T::status(&object))
+    }
+
+    /// The same for the object at a place, whoever may read it if `any`.
+    pub fn status_at(&self, place: i32, any: bool) -> Result<T::Status> {
+        let object = self.lock().at(place)?;
+        if !any {
+            object.permission().check(permission::READ)?;
+        }
+        Ok(T::status(&object))
+    }
+
+    /// The first object at `place` or after it, and the place after that one.
+    pub fn next(&self, place: usize) -> Option<(T::Status, usize)> {
+        let object = self.lock().at_or_after(place)?;
+        Some((T::status(&object), object.place() + 1))
+    }
+
+    /// The highest place that is taken; 0 without any.
+    pub fn highest_place(&self) -> usize {
+        self.lock().highest_place()
     }
 }
 

@@ -74,9 +74,9 @@ pub fn sys_semctl(&[id, number, command, arg, ..]: &Args) -> Result<usize> {
     let figure = |what| semaphore::figure(id, number, what);
     match command {
         abi::IPC_INFO | abi::SEM_INFO => info(command == abi::SEM_INFO, arg),
-        abi::IPC_STAT => tell(&semaphore::status(id)?, arg).map(|()| 0),
+        abi::IPC_STAT => tell(&semaphore::SETS.status(id)?, arg).map(|()| 0),
         abi::SEM_STAT | abi::SEM_STAT_ANY => {
-            let status = semaphore::status_at(id, command == abi::SEM_STAT_ANY)?;
+            let status = semaphore::SETS.status_at(id, command == abi::SEM_STAT_ANY)?;
             tell(&status, arg)?;
             Ok(status.id as usize)
         }

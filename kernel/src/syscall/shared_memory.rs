@@ -129,7 +129,7 @@ fn control(id: i32, command: u32, buf: usize) -> Result<usize> {
             let mut info = [0; 9];
             info[..5].copy_from_slice(&limits);
             UserPtr::<[u64; 9]>::new(buf).write(info)?;
-            Ok(shared_memory::highest_place())
+            Ok(shared_memory::SEGMENTS.highest_place())
         }
         abi::SHM_INFO => {
             // `struct shm_info`; nothing is swapped.
@@ -138,9 +138,9 @@ fn control(id: i32, command: u32, buf: usize) -> Result<usize> {
             UserPtr::<[u64; 6]>::new(buf).write(info)?;
             Ok(totals.highest)
         }
-        abi::IPC_STAT => tell(&shared_memory::status(id)?, buf).map(|()| 0),
+        abi::IPC_STAT => tell(&shared_memory::SEGMENTS.status(id)?, buf).map(|()| 0),
         abi::SHM_STAT | abi::SHM_STAT_ANY => {
-            let status = shared_memory::status_at(id, command == abi::SHM_STAT_ANY)?;
+            let status = shared_memory::SEGMENTS.status_at(id, command == abi::SHM_STAT_ANY)?;
             tell(&status, buf)?;
             Ok(status.id as usize)
         }

@@ -50,9 +50,9 @@ pub fn sys_msgctl(&[id, command, buf, ..]: &Args) -> Result<usize> {
     }
     match command {
         abi::IPC_INFO | abi::MSG_INFO => info(command == abi::MSG_INFO, buf),
-        abi::IPC_STAT => tell(&message_queue::status(id)?, buf).map(|()| 0),
+        abi::IPC_STAT => tell(&message_queue::QUEUES.status(id)?, buf).map(|()| 0),
         abi::MSG_STAT | abi::MSG_STAT_ANY => {
-            let status = message_queue::status_at(id, command == abi::MSG_STAT_ANY)?;
+            let status = message_queue::QUEUES.status_at(id, command == abi::MSG_STAT_ANY)?;
             tell(&status, buf)?;
             Ok(status.id as usize)
         }

@@ -39,7 +39,7 @@ impl Generator for List {
 const SHARED_MEMORY: List = List {
     heading: "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap",
     line: |place, text| {
-        let Some((status, next)) = shared_memory::next(place) else {
+        let Some((status, next)) = shared_memory::SEGMENTS.next(place) else {
             return Ok(None);
         };
         let [uid, gid, maker_uid, maker_gid] = status.permission.numbers();
@@ -66,7 +66,7 @@ const SHARED_MEMORY: List = List {
 const SEMAPHORES: List = List {
     heading: "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime",
     line: |place, text| {
-        let Some((status, next)) = semaphore::next(place) else {
+        let Some((status, next)) = semaphore::SETS.next(place) else {
             return Ok(None);
         };
         let [uid, gid, maker_uid, maker_gid] = status.permission.numbers();
@@ -87,7 +87,7 @@ const SEMAPHORES: List = List {
 const MESSAGE_QUEUES: List = List {
     heading: "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime",
     line: |place, text| {
-        let Some((status, next)) = message_queue::next(place) else {
+        let Some((status, next)) = message_queue::QUEUES.next(place) else {
             return Ok(None);
         };
         let [uid, gid, maker_uid, maker_gid] = status.permission.numbers();

@@ -17,7 +17,7 @@ use super::memory::Charge;
 use super::message::Bytes;
 use super::permission::{self, Permission};
 use super::settings::{MSGMAX, MSGMNB, MSGMNI};
-use super::table::{Object, Table};
+use super::table::{Kind, Object, Objects};
 use super::waiters::{Waiter, Waiters};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Time;
@@ -27,7 +27,7 @@ use messages::Messages;
 
 pub use messages::{Message, Wanted};
 
-static TABLE: SpinLock<Table<Queue>> = SpinLock::new(rank::IPC, Table::new());
+pub static QUEUES: Objects<Queue> = Objects::new();
 /// Messages in all queues, and bytes in them.
 static MESSAGES: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
@@ -105,20 +105,13 @@ pub struct Totals {
 
 /// msgget(2).
 pub fn get(key: i32, flags: u32) -> Result<u32> {
-    let found = TABLE.lock().look_up(key, flags)?;
-    if let Some(found) = found {
-        return found.check(flags);
-    }
-    let mut queue = Object::new(key, Queue::new(flags)?)?;
-    let mut table = TABLE.lock();
-    // Somebody else may have made it meanwhile.
-    let other = match table.look_up(key, flags) {
-        Ok(None) => return table.insert(&mut queue, MSGMNI.get() as usize),
-        Ok(Some(found)) => Ok(found),
-        Err(error) => Err(error),
-    };
-    drop(table);
-    other?.check(flags)
+    QUEUES.get(
+        key,
+        flags,
+        MSGMNI.get() as usize,
+        || Queue::new(flags),
+        |queue| queue.permission().check(flags),
+    )
 }
 
 impl Queue {
@@ -237,19 +230,19 @@ impl Drop for Queue {
     }
 }
 
-impl Object<Queue> {
-    /// Whether one who asks for it by its key may have it; its number. `EACCES`.
-    fn check(&self, flags: u32) -> Result<u32> {
-        self.state.lock().permission.check(flags)?;
-        Ok(self.id())
+impl Kind for Queue {
+    type Status = Status;
+
+    fn permission(&self) -> Permission {
+        self.state.lock().permission
     }
 
-    fn status(&self) -> Status {
-        let state = self.state.lock();
+    fn status(object: &Object<Queue>) -> Status {
+        let state = object.state.lock();
         Status {
-            id: self.id(),
-            key: self.key(),
-            sequence: self.sequence(),
+            id: object.id(),
+            key: object.key(),
+            sequence: object.sequence(),
             permission: state.permission,
             bytes: state.bytes,
             messages: state.messages.count(),
@@ -263,17 +256,13 @@ impl Object<Queue> {
     }
 }
 
-fn find(id: i32) -> Result<Arc<Object<Queue>>> {
-    TABLE.lock().get(id)
-}
-
 /// msgsnd(2) of the `len` bytes at `addr`. `EINVAL`, `EFAULT`, `ENOMEM`, `EACCES`, `EIDRM`, `EAGAIN`, `ERESTARTNOHAND`.
 pub fn send(id: i32, kind: i64, addr: usize, len: usize, nowait: bool) -> Result {
     if len as u64 > MSGMAX.get() || id < 0 || kind < 1 {
         return Err(Errno::EINVAL);
     }
     let message = Message::new(kind, Bytes::read(addr, len)?)?;
-    let queue = find(id)?;
+    let queue = QUEUES.find(id)?;
     match queue.try_send(&message) {
         Some(outcome) => outcome,
         None if nowait => Err(Errno::EAGAIN),
@@ -286,7 +275,7 @@ pub fn send(id: i32, kind: i64, addr: usize, len: usize, nowait: bool) -> Result
 
 /// msgrcv(2) of a message of at most `most` bytes. `EINVAL`, `EACCES`, `EIDRM`, `E2BIG`, `ENOMSG`, `ENOMEM`, `ERESTARTNOHAND`.
 pub fn receive(id: i32, wanted: Wanted, most: usize, nowait: bool) -> Result<Arc<Message>> {
-    let queue = find(id)?;
+    let queue = QUEUES.find(id)?;
     loop {
         let mut state = queue.lock(permission::READ)?;
         if let Some(message) = state.take(wanted, most)? {
@@ -322,30 +311,8 @@ pub fn receive(id: i32, wanted: Wanted, most: usize, nowait: bool) -> Result<Arc
     }
 }
 
-/// The status of the queue `id`, which the current process may read. `EINVAL`, `EACCES`.
-pub fn status(id: i32) -> Result<Status> {
-    let queue = find(id)?;
-    queue.state.lock().permission.check(permission::READ)?;
-    Ok(queue.status())
-}
-
-/// The same for the queue at a place, whoever may read it if `any`.
-pub fn status_at(place: i32, any: bool) -> Result<Status> {
-    let queue = TABLE.lock().at(place)?;
-    if !any {
-        queue.state.lock().permission.check(permission::READ)?;
-    }
-    Ok(queue.status())
-}
-
-/// The first queue at `place` or after it, and the place after that one.
-pub fn next(place: usize) -> Option<(Status, usize)> {
-    let queue = TABLE.lock().at_or_after(place)?;
-    Some((queue.status(), queue.place() + 1))
-}
-
 pub fn totals() -> Totals {
-    let table = TABLE.lock();
+    let table = QUEUES.lock();
     Totals {
         queues: table.count(),
         messages: MESSAGES.load(Ordering::Relaxed),
@@ -356,7 +323,7 @@ pub fn totals() -> Totals {
 
 /// IPC_SET, with a `struct ipc64_perm` and the most bytes. Whoever waits looks again. `EINVAL`, `EPERM`.
 pub fn set(id: i32, new: [u64; 6], most: u64) -> Result {
-    let queue = find(id)?;
+    let queue = QUEUES.find(id)?;
     let mut state = queue.state.lock();
     state.permission.check_owner()?;
     let privileged = current().process.credentials.get().is_privileged();
@@ -374,9 +341,9 @@ pub fn set(id: i32, new: [u64; 6], most: u64) -> Result {
 
 /// IPC_RMID: whoever waits ends with `EIDRM`. `EINVAL`, `EPERM`.
 pub fn remove(id: i32) -> Result {
-    let queue = find(id)?;
-    queue.state.lock().permission.check_owner()?;
-    let removed = TABLE.lock().remove(&queue).ok_or(Errno::EINVAL)?;
+    let queue = QUEUES.find(id)?;
+    queue.permission().check_owner()?;
+    let removed = QUEUES.lock().remove(&queue).ok_or(Errno::EINVAL)?;
     let mut state = queue.state.lock();
     state.removed = true;
     state.end_receivers(Err(Errno::EIDRM));

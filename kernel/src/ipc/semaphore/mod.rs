@@ -10,13 +10,12 @@ mod operation;
 pub mod undo;
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::memory::Charge;
 use super::permission::{self, Permission};
-use super::table::{Object, PLACES, Table};
+use super::table::{Kind, Object, Objects, PLACES};
 use super::waiters::Waiters;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Time;
@@ -37,7 +36,7 @@ pub const SEMAEM: i32 = SEMVMX;
 
 const _: () = assert!(SEMMNI as usize <= PLACES);
 
-static TABLE: SpinLock<Table<Set>> = SpinLock::new(rank::IPC, Table::new());
+pub static SETS: Objects<Set> = Objects::new();
 /// Semaphores of all sets.
 static SEMAPHORES: AtomicU64 = AtomicU64::new(0);
 
@@ -101,20 +100,17 @@ pub fn get(key: i32, count: i32, flags: u32) -> Result<u32> {
         .ok()
         .filter(|&count| count <= SEMMSL)
         .ok_or(Errno::EINVAL)?;
-    let found = TABLE.lock().look_up(key, flags)?;
-    if let Some(found) = found {
-        return found.check(count, flags);
-    }
-    let mut set = Object::new(key, Set::new(count, flags)?)?;
-    let mut table = TABLE.lock();
-    // Somebody else may have made it meanwhile.
-    let other = match table.look_up(key, flags) {
-        Ok(None) => return table.insert(&mut set, SEMMNI as usize),
-        Ok(Some(found)) => Ok(found),
-        Err(error) => Err(error),
+    let check = |set: &Set| match count > set.count {
+        true => Err(Errno::EINVAL),
+        false => set.permission().check(flags),
     };
-    drop(table);
-    other?.check(count, flags)
+    SETS.get(
+        key,
+        flags,
+        SEMMNI as usize,
+        || Set::new(count, flags),
+        check,
+    )
 }
 
 impl Set {
@@ -165,66 +161,37 @@ impl Drop for Set {
     }
 }
 
-impl Object<Set> {
-    /// Whether one who asks for `count` semaphores by its key may have it; its number. `EINVAL`, `EACCES`.
-    fn check(&self, count: u32, flags: u32) -> Result<u32> {
-        if count > self.count {
-            return Err(Errno::EINVAL);
-        }
-        self.state.lock().permission.check(flags)?;
-        Ok(self.id())
+impl Kind for Set {
+    type Status = Status;
+
+    fn permission(&self) -> Permission {
+        self.state.lock().permission
     }
 
-    fn status(&self) -> Status {
-        let state = self.state.lock();
+    fn status(object: &Object<Set>) -> Status {
+        let state = object.state.lock();
         Status {
-            id: self.id(),
-            key: self.key(),
-            sequence: self.sequence(),
+            id: object.id(),
+            key: object.key(),
+            sequence: object.sequence(),
             permission: state.permission,
-            count: self.count,
+            count: object.count,
             operation_time: state.operation_time,
             change_time: state.change_time,
         }
     }
 }
 
-fn find(id: i32) -> Result<Arc<Object<Set>>> {
-    TABLE.lock().get(id)
-}
-
-/// The status of the set `id`, which the current process may read. `EINVAL`, `EACCES`.
-pub fn status(id: i32) -> Result<Status> {
-    let set = find(id)?;
-    set.state.lock().permission.check(permission::READ)?;
-    Ok(set.status())
-}
-
-/// The same for the set at a place, whoever may read it if `any`.
-pub fn status_at(place: i32, any: bool) -> Result<Status> {
-    let set = TABLE.lock().at(place)?;
-    if !any {
-        set.state.lock().permission.check(permission::READ)?;
-    }
-    Ok(set.status())
-}
-
-/// The first set at `place` or after it, and the place after that one.
-pub fn next(place: usize) -> Option<(Status, usize)> {
-    let set = TABLE.lock().at_or_after(place)?;
-    Some((set.status(), set.place() + 1))
-}
-
 /// Sets, semaphores in them, and the highest place.
 pub fn totals() -> (usize, u64, usize) {
-    let table = TABLE.lock();
+    let table = SETS.lock();
     let semaphores = SEMAPHORES.load(Ordering::Relaxed);
     (table.count(), semaphores, table.highest_place())
 }
 
 /// IPC_SET, with a `struct ipc64_perm`. `EINVAL`, `EPERM`.
 pub fn set(id: i32, new: [u64; 6]) -> Result {
-    let set = find(id)?;
+    let set = SETS.find(id)?;
     let mut state = set.state.lock();
     state.permission.check_owner()?;
     state.permission.set(new)?;
@@ -234,9 +201,9 @@ pub fn set(id: i32, new: [u64; 6]) -> Result {
 
 /// IPC_RMID: whoever waits ends with `EIDRM`. `EINVAL`, `EPERM`.
 pub fn remove(id: i32) -> Result {
-    let set = find(id)?;
-    set.state.lock().permission.check_owner()?;
-    let removed = TABLE.lock().remove(&set).ok_or(Errno::EINVAL)?;
+    let set = SETS.find(id)?;
+    set.permission().check_owner()?;
+    let removed = SETS.lock().remove(&set).ok_or(Errno::EINVAL)?;
     let mut state = set.state.lock();
     state.removed = true;
     while let Some(waiter) = state.waiters.first() {
@@ -250,7 +217,7 @@ pub fn remove(id: i32) -> Result {
 
 /// GETVAL and its like. `EINVAL`, `EACCES`, `EIDRM`.
 pub fn figure(id: i32, number: i32, what: Figure) -> Result<usize> {
-    let set = find(id)?;
+    let set = SETS.find(id)?;
     let state = set.lock(permission::READ)?;
     let semaphore = usize::try_from(number)
         .ok()
@@ -266,8 +233,8 @@ pub fn figure(id: i32, number: i32, what: Figure) -> Result<usize> {
 
 /// GETALL. `EINVAL`, `EACCES`, `EIDRM`, `ENOMEM`.
 pub fn values(id: i32) -> Result<Vec<u16>> {
-    let set = find(id)?;
-    set.state.lock().permission.check(permission::READ)?;
+    let set = SETS.find(id)?;
+    set.permission().check(permission::READ)?;
     let mut values = Vec::new();
     values.try_reserve_exact(set.count as usize)?;
     let state = set.lock(permission::READ)?;
@@ -277,14 +244,14 @@ pub fn values(id: i32) -> Result<Vec<u16>> {
 
 /// How many values SETALL takes, if the current process may. `EINVAL`, `EACCES`.
 pub fn count_to_set(id: i32) -> Result<usize> {
-    let set = find(id)?;
-    set.state.lock().permission.check(permission::WRITE)?;
+    let set = SETS.find(id)?;
+    set.permission().check(permission::WRITE)?;
     Ok(set.count as usize)
 }
 
 /// SETALL. `EINVAL`, `EACCES`, `EIDRM`, `ERANGE`.
 pub fn set_values(id: i32, values: &[u16]) -> Result {
-    let set = find(id)?;
+    let set = SETS.find(id)?;
     if values.iter().any(|&value| i32::from(value) > SEMVMX) {
         return Err(Errno::ERANGE);
     }
@@ -306,7 +273,7 @@ pub fn set_value(id: i32, number: i32, value: i32) -> Result {
     if !(0..=SEMVMX).contains(&value) {
         return Err(Errno::ERANGE);
     }
-    let set = find(id)?;
+    let set = SETS.find(id)?;
     let number = u32::try_from(number)
         .ok()
         .filter(|&number| number < set.count)

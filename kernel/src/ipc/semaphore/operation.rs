@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use super::undo::{self, Undo};
-use super::{SEMAEM, SEMVMX, State, find};
+use super::{SEMAEM, SEMVMX, SETS, State};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Time;
 use crate::ipc::waiters::Waiter;
@@ -68,7 +68,7 @@ impl Waiter<Request> {
 
 /// semtimedop(2) with at least one operation. `EINVAL`, `EFBIG`, `EACCES`, `EIDRM`, `EAGAIN`, `ERANGE`, `EINTR`, `ENOMEM`.
 pub fn operate(id: i32, operations: Box<[Operation]>, deadline: Option<Deadline>) -> Result {
-    let set = find(id)?;
+    let set = SETS.find(id)?;
     let undoes = operations.iter().any(|one| one.has(abi::SEM_UNDO));
     let undo = match undoes {
         true => Some(undo::of_current(&set)?),
