@@ -1,35 +1,13 @@
 /* POSIX message queues with good and bad arguments, through the system calls themselves where the C library would refuse. The same on every
    correct kernel. */
-#define _GNU_SOURCE
-#include <errno.h>
+#include "ipc.h"
 #include <fcntl.h>
-#include <grp.h>
 #include <mqueue.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#define BAD ((void *)-4096L)
-
-/* Addresses and numbers of processes are not shown. */
-#define SHOW(call) do { errno = 0; long r_ = (long)(call); \
-    if (r_ == -1) printf("%s: %s\n", #call, strerrorname_np(errno)); else printf("%s: %ld\n", #call, r_); } while (0)
-#define GOES(call) do { errno = 0; long r_ = (long)(call); \
-    printf("%s: %s\n", #call, r_ == -1 ? strerrorname_np(errno) : "goes"); } while (0)
 
 static char name[64], *kernel_name;
 static char much[8192];
@@ -60,37 +38,6 @@ static struct timespec in_ms(long ms) {
     time.tv_sec += ms / 1000 + ns / 1000000000;
     time.tv_nsec = ns % 1000000000;
     return time;
-}
-
-static void nap(long ms) {
-    struct timespec time = {ms / 1000, ms % 1000 * 1000000};
-    while (nanosleep(&time, &time) && errno == EINTR)
-        ;
-}
-
-/* Waits until a child, or a thread, sleeps. */
-static void asleep(pid_t pid) {
-    char path[64], line[256];
-    for (int n = 0; n < 5000; n++) {
-        snprintf(path, sizeof path, "/proc/self/task/%d/stat", pid);
-        FILE *file = fopen(path, "r");
-        snprintf(path, sizeof path, "/proc/%d/stat", pid);
-        if (!file && !(file = fopen(path, "r")))
-            return;
-        char *state = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
-        fclose(file);
-        if (state && state[2] == 'S')
-            return;
-        nap(1);
-    }
-}
-
-/* Waits for a child, whatever signals come. */
-static int end_of(pid_t pid) {
-    int status;
-    while (waitpid(pid, &status, 0) != pid)
-        ;
-    return status;
 }
 
 static void receive(int fd) {

@@ -1,30 +1,10 @@
 /* System V semaphores and message queues with good and bad arguments, and who waits for what. The same on every correct kernel; numbers of
    objects and processes are not shown. */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <grp.h>
+#include "ipc.h"
 #include <limits.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ipc.h>
-#include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#define BAD ((void *)-4096L)
-#define SHOW(call) do { errno = 0; long r_ = (long)(call); \
-    if (r_ == -1) printf("%s: %s\n", #call, strerrorname_np(errno)); else printf("%s: %ld\n", #call, r_); } while (0)
-#define GOES(call) do { errno = 0; long r_ = (long)(call); \
-    printf("%s: %s\n", #call, r_ == -1 ? strerrorname_np(errno) : "goes"); } while (0)
 
 static int key;
 union semun { int val; struct semid_ds *buf; unsigned short *array; struct seminfo *info; void *any; };
@@ -45,29 +25,6 @@ static void values(const char *when, int id) {
     printf("\n");
 }
 
-static void nap(long ms) {
-    struct timespec time = {ms / 1000, ms % 1000 * 1000000};
-    while (nanosleep(&time, &time) && errno == EINTR)
-        ;
-}
-
-/* Waits until a child, or a thread, sleeps. */
-static void asleep(pid_t pid) {
-    char path[64], line[256];
-    for (int n = 0; n < 5000; n++) {
-        snprintf(path, sizeof path, "/proc/self/task/%d/stat", pid);
-        FILE *file = fopen(path, "r");
-        snprintf(path, sizeof path, "/proc/%d/stat", pid);
-        if (!file && !(file = fopen(path, "r")))
-            return;
-        char *state = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
-        fclose(file);
-        if (state && state[2] == 'S')
-            return;
-        nap(1);
-    }
-}
-
 /* Runs a part in a child that is still running when this returns. */
 static pid_t start(void (*part)(int), int id) {
     fflush(stdout);
@@ -78,12 +35,6 @@ static pid_t start(void (*part)(int), int id) {
         _exit(0);
     }
     return pid;
-}
-static int end_of(pid_t pid) {
-    int status;
-    while (waitpid(pid, &status, 0) != pid)
-        ;
-    return status;
 }
 /* Waits until so many wait at the semaphore. */
 static void until(int id, int number, int what, int count) {
