@@ -18,6 +18,7 @@
 enum { THREADS = 5 };
 
 static volatile pid_t tids[THREADS];
+static pthread_t threads[THREADS];
 static int wait_at[2];
 
 static void *body(void *given) {
@@ -81,6 +82,45 @@ static void listing(void) {
     closedir(dir);
 }
 
+static void begin(long n) {
+    tids[n] = 0;
+    pthread_create(&threads[n], NULL, body, (void *)n);
+    while (!tids[n])
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    until_asleep(tids[n]);
+}
+
+/* Ends a thread and begins it anew. */
+static void begin_again(int n) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d", tids[n]);
+    pthread_cancel(threads[n]);
+    pthread_join(threads[n], NULL);
+    for (int tries = 0; tries < 1000 && access(path, F_OK) == 0; tries++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    begin(n);
+}
+
+/* The same in pieces of two or three entries; one of the threads begins anew when it was listed, and comes again at the end. */
+static void pieces(int again) {
+    char path[64], buf[80];
+    snprintf(path, sizeof path, "/proc/%d/task", getpid());
+    int fd = open(path, O_RDONLY | O_DIRECTORY);
+    for (long got; (got = syscall(SYS_getdents64, fd, buf, sizeof buf)) > 0;)
+        for (long at = 0; at < got; at += *(unsigned short *)(buf + at + 16)) {
+            int n = which(atoi(buf + at + 19));
+            if (buf[at + 19] == '.')
+                continue;
+            printf(" %d", n);
+            if (n == again) {
+                again = THREADS;
+                begin_again(n);
+            }
+        }
+    printf("\n");
+    close(fd);
+}
+
 static int descriptors(pid_t tid) {
     char path[64];
     int count = 0;
@@ -93,16 +133,11 @@ static int descriptors(pid_t tid) {
 }
 
 int main(void) {
-    pthread_t threads[THREADS];
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (pipe(wait_at))
         return 1;
-    for (long n = 0; n < THREADS; n++) {
-        pthread_create(&threads[n], NULL, body, (void *)n);
-        while (!tids[n])
-            nanosleep(&(struct timespec){0, 1000000}, NULL);
-        until_asleep(tids[n]);
-    }
+    for (long n = 0; n < THREADS; n++)
+        begin(n);
     listing();
     pthread_setname_np(threads[1], "renamed");
     for (int n = 0; n < THREADS; n++) {
@@ -127,6 +162,9 @@ int main(void) {
     printf("%d %s\n", lstat(path, &stat), strerrorname_np(errno));
     snprintf(path, sizeof path, "/proc/1/task/%d", tids[0]);
     printf("%d %s\n", lstat(path, &stat), strerrorname_np(errno));
+    pieces(THREADS);
+    pieces(1);
+    pieces(4);
     snprintf(path, sizeof path, "/proc/self/task/%d/stat", tids[4]);
     fd = open(path, O_RDONLY);
     for (int n = 0; n < THREADS; n++)

@@ -238,6 +238,7 @@ fn join_group(thread: &Arc<Thread>, id: NewId) -> Result {
     if signals.group_exit.is_some() || signals.exec_by.is_some() || signals.stopped.is_some() {
         return Err(Errno::ERESTARTNOINTR);
     }
+    thread.process.note_birth(thread);
     signals.threads.push_back(thread.clone());
     thread.process.count_threads(1);
     drop(signals);

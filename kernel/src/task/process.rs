@@ -1,7 +1,7 @@
 //! A process: what its threads share.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{LinkedList, LinkedListAtomicLink, intrusive_adapter};
 
@@ -82,6 +82,8 @@ pub struct Process {
     hung_up_group: AtomicU32,
     /// Living threads.
     pub(super) nr_threads: AtomicU32,
+    /// `birth` of the youngest.
+    pub(super) births: AtomicU64,
     /// [`Life`].
     life: AtomicU8,
     /// Those who watch for the end.
@@ -217,6 +219,7 @@ impl Process {
             terminal: SpinLock::new(rank::LEAF, None),
             hung_up_group: AtomicU32::new(0),
             nr_threads: AtomicU32::new(0),
+            births: AtomicU64::new(1),
             life: AtomicU8::new(Life::Lives as u8),
             watchers: PollQueue::new(),
             maker: AtomicU32::new(0),

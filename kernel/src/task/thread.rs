@@ -97,6 +97,8 @@ pub struct Thread {
     pub sched: Entity,
     /// In the process's list of threads, under the process's signal lock.
     pub group_link: LinkedListAtomicLink,
+    /// Where it stands in it: greater than those before it. The first has 1.
+    pub(super) birth: AtomicU64,
     /// Mask, private queue, alternate stack. Locked by rank THREAD_SIGNAL.
     pub signals: IrqLock<ThreadSignals>,
     pub faults: FaultCounts,
@@ -148,6 +150,7 @@ impl Thread {
             arch,
             sched: Entity::new(),
             group_link: LinkedListAtomicLink::new(),
+            birth: AtomicU64::new(1),
             signals: IrqLock::new(rank::THREAD_SIGNAL, signals),
             faults: FaultCounts::default(),
             cpu_timers: CpuTimers::new(),
@@ -176,6 +179,10 @@ impl Thread {
     /// Takes the number of its process's first thread. The thread is not in the table.
     pub(super) fn become_first(&self) {
         self.tid.store(self.process.pid, Ordering::Relaxed);
+    }
+
+    pub(super) fn birth(&self) -> u64 {
+        self.birth.load(Ordering::Relaxed)
     }
 
     /// Whether the thread is its process's first, whose number is the process's.

@@ -33,6 +33,35 @@ impl Process {
         core::ptr::eq(&*thread.process, parent).then_some(thread)
     }
 
+    /// Some living threads in the order of their birth, which each comes with: those that were born after `birth`, which was that of the
+    /// thread `last` (a step if it still lives, else a search).
+    pub fn threads_after(&self, last: u32, birth: u64) -> heapless::Vec<(u32, u64), 64> {
+        let last = table::find_thread(last)
+            .filter(|last| core::ptr::eq(&*last.process, self) && last.birth() == birth);
+        let signals = self.signals.lock();
+        let mut cursor = signals.threads.front();
+        if let Some(last) = last.filter(|last| last.group_link.is_linked()) {
+            // SAFETY: a linked thread is in its own process's list, which is this one, under that process's lock.
+            cursor = unsafe { signals.threads.cursor_from_ptr(Arc::as_ptr(&last)) };
+        }
+        while cursor.get().is_some_and(|thread| thread.birth() <= birth) {
+            cursor.move_next();
+        }
+        let mut threads = heapless::Vec::new();
+        while let Some(thread) = cursor.get()
+            && threads.push((thread.tid(), thread.birth())).is_ok()
+        {
+            cursor.move_next();
+        }
+        threads
+    }
+
+    /// Notes that a thread is the youngest now. The list of threads is locked.
+    pub(super) fn note_birth(&self, thread: &Thread) {
+        let birth = self.births.fetch_add(1, Ordering::Relaxed) + 1;
+        thread.birth.store(birth, Ordering::Relaxed);
+    }
+
     /// CPU time of all threads, ns.
     pub fn cpu_time_ns(&self) -> u64 {
         let living: u64 = self

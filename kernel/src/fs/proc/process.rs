@@ -92,6 +92,9 @@ impl Entry {
 /// Further up than the inodes of /proc/PID are those of its threads, by their own numbers.
 const TASK_INODES: u64 = 0x100;
 
+/// Bits of a position in a list of threads that are a thread's birth; the others are its number.
+const BIRTH_BITS: u32 = 48;
+
 /// Inode numbers of a process start here.
 pub fn ino_of(pid: u32) -> u64 {
     (u64::from(pid) + 1) << 24
@@ -272,13 +275,6 @@ impl EntryInode {
         }
     }
 
-    /// Numbers of some threads, from the `n`th by birth on.
-    fn threads_from(&self, n: u64) -> heapless::Vec<u32, 64> {
-        let signals = self.process().signals.lock();
-        let threads = signals.threads.iter().skip(n as usize);
-        threads.map(|thread| thread.tid()).take(64).collect()
-    }
-
     fn subject(&self) -> Result<Subject<'_>> {
         Subject::of(self.process(), self.dir.task)
     }
@@ -419,17 +415,19 @@ impl Inode for EntryInode {
         };
         match self.entry {
             Entry::Task => {
-                let mut next = pos - 2;
+                // A position is the last thread that was listed, by number and birth.
+                let mut after = pos - 2;
                 loop {
-                    let tids = self.threads_from(next);
-                    for &tid in &tids {
-                        next += 1;
+                    let (last, birth) = (after >> BIRTH_BITS, after & ((1 << BIRTH_BITS) - 1));
+                    let threads = self.process().threads_after(last as u32, birth);
+                    for &(tid, birth) in &threads {
+                        after = u64::from(tid) << BIRTH_BITS | birth;
                         let ino = ino_of(tid) + TASK_INODES;
-                        if !emit(tid, ino, FileType::Directory, next + 2)? {
+                        if !emit(tid, ino, FileType::Directory, after + 2)? {
                             return Ok(());
                         }
                     }
-                    if !tids.is_full() {
+                    if !threads.is_full() {
                         break;
                     }
                 }
