@@ -8,125 +8,29 @@
 //! Lock ranks: EPOLL_ITEMS for an instance's items and for a file's, never together; EPOLL_READY for ready lists, and for the list of
 //! instances whose own watchers are to be told.
 
-use alloc::boxed::Box;
-use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+mod item;
+mod nesting;
 
-use intrusive_collections::{
-    Bound, KeyAdapter, LinkedList, LinkedListAtomicLink, RBTree, RBTreeAtomicLink,
-    intrusive_adapter,
-};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use intrusive_collections::{Bound, LinkedList, LinkedListAtomicLink, RBTree, intrusive_adapter};
 use linux_raw_sys::general as abi;
 
 use super::file::{File, Opened};
 use super::fixed;
-use super::poll::{PollQueue, Watcher};
+use super::poll::PollQueue;
 use super::stream::{PollEvents, Stream};
 use crate::errno::{Errno, Result};
 use crate::sched::wait::NotYet;
-use crate::sched::{Sleep, SleepMutex, WaitQueue};
+use crate::sched::{Sleep, WaitQueue};
 use crate::sync::{IrqLock, SpinLock, rank};
+use item::{ALWAYS, EXCLUSIVE_OK, Key, PRIVATE, Ready, TreeAdapter};
+pub use item::{Event, FileItems, Item};
+use nesting::NESTING;
 
-/// What a caller wants to know of a file, and how it recognises it: struct epoll_event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// PollEvents, and the bits of [`PRIVATE`].
-    pub events: u32,
-    pub data: u64,
-}
-
-/// Bits of an event that are not readiness.
-const PRIVATE: u32 = abi::EPOLLWAKEUP | abi::EPOLLONESHOT | abi::EPOLLET | abi::EPOLLEXCLUSIVE;
-/// What may come together with EPOLLEXCLUSIVE.
-const EXCLUSIVE_OK: u32 = abi::EPOLLIN
-    | abi::EPOLLOUT
-    | abi::EPOLLERR
-    | abi::EPOLLHUP
-    | abi::EPOLLWAKEUP
-    | abi::EPOLLET
-    | abi::EPOLLEXCLUSIVE;
-const ALWAYS: u32 = abi::EPOLLERR | abi::EPOLLHUP;
-
-/// How many instances deep they may watch each other, the outermost included.
-const MAX_DEPTH: usize = 5;
-
-/// An item's place in its instance: which file, through which descriptor.
-type Key = (usize, i32);
-
-/// A file that an instance watches.
-pub struct Item {
-    key: Key,
-    instance: Weak<Instance>,
-    file: Weak<File>,
-    /// What is wanted, with its private bits. Without any readiness: nothing until it is changed (EPOLLONESHOT).
-    events: AtomicU32,
-    data: AtomicU64,
-    /// In the file's queue.
-    watcher: Watcher,
-    /// In the instance's tree.
-    tree_link: RBTreeAtomicLink,
-    /// In the file's list.
-    file_link: LinkedListAtomicLink,
-    /// In the instance's ready list.
-    ready_link: LinkedListAtomicLink,
-}
-
-intrusive_adapter!(TreeAdapter = Arc<Item>: Item { tree_link => RBTreeAtomicLink });
-intrusive_adapter!(FileAdapter = Arc<Item>: Item { file_link => LinkedListAtomicLink });
-intrusive_adapter!(ReadyAdapter = Arc<Item>: Item { ready_link => LinkedListAtomicLink });
 intrusive_adapter!(OuterAdapter = Arc<Instance>: Instance { outer_link => LinkedListAtomicLink });
-
-impl<'a> KeyAdapter<'a> for TreeAdapter {
-    type Key = Key;
-    fn get_key(&self, item: &'a Item) -> Key {
-        item.key
-    }
-}
-
-/// The items of a file, in all instances that watch it.
-pub struct FileItems(SpinLock<LinkedList<FileAdapter>>);
-
-impl FileItems {
-    pub const fn new() -> FileItems {
-        FileItems(SpinLock::new(
-            rank::EPOLL_ITEMS,
-            LinkedList::new(FileAdapter::NEW),
-        ))
-    }
-
-    /// The file, whose queue this is, is being closed; `nested`: it is an instance itself.
-    pub fn close(&mut self, queue: Option<&PollQueue>, nested: bool) {
-        while let Some(item) = self.0.get_mut().pop_front() {
-            if let Some(queue) = queue {
-                queue.remove(&item.watcher);
-            }
-            if let Some(instance) = item.instance.upgrade() {
-                instance
-                    .nested
-                    .fetch_sub(usize::from(nested), Ordering::Relaxed);
-                instance.forget(&item);
-            }
-        }
-    }
-
-    fn remove(&self, item: &Item) {
-        let mut items = self.0.lock();
-        let removed = if item.file_link.is_linked() {
-            // SAFETY: a linked item is in the list of its own file, which is this one.
-            unsafe { items.cursor_mut_from_ptr(item) }.remove()
-        } else {
-            None
-        };
-        drop(items);
-        drop(removed);
-    }
-}
-
-impl Default for FileItems {
-    fn default() -> Self {
-        FileItems::new()
-    }
-}
 
 /// An epoll instance.
 pub struct Instance {
@@ -143,19 +47,9 @@ pub struct Instance {
     outer_link: LinkedListAtomicLink,
 }
 
-struct Ready {
-    list: LinkedList<ReadyAdapter>,
-    len: usize,
-}
-
 /// Instances whose watchers are to be told, once the queue that made them ready is unlocked.
 static OUTER: IrqLock<LinkedList<OuterAdapter>> =
     IrqLock::new(rank::EPOLL_READY, LinkedList::new(OuterAdapter::NEW));
-
-/// Held while instances come to watch each other, so that they do not do so in a circle.
-static NESTING: SleepMutex<()> = SleepMutex::new(());
-/// Numbers the searches for circles, so that each looks at an instance once. Changed under [`NESTING`].
-static SEARCH: AtomicU64 = AtomicU64::new(0);
 
 /// Tells those who watch instances that have become ready; with no lock held.
 pub(super) fn tell_outer() {
@@ -168,74 +62,11 @@ pub(super) fn tell_outer() {
     }
 }
 
-impl Item {
-    pub(super) fn instance(&self) -> Option<Arc<Instance>> {
-        self.instance.upgrade()
-    }
-
-    /// The file may be ready for `events`. Called under the lock of the file's queue.
-    pub(super) fn tell(self: &Arc<Self>, events: PollEvents) {
-        if self.events.load(Ordering::Relaxed) & u32::from(events.bits()) == 0 {
-            return;
-        }
-        if let Some(instance) = self.instance.upgrade() {
-            instance.make_ready(self);
-        }
-    }
-
-    /// What there is of what is wanted.
-    fn look(&self) -> u32 {
-        let wanted = self.events.load(Ordering::Relaxed);
-        if wanted & !PRIVATE == 0 {
-            return 0;
-        }
-        let Some(file) = self.file.upgrade() else {
-            return 0;
-        };
-        u32::from(file.poll().bits()) & wanted
-    }
-}
-
-impl Ready {
-    fn push(&mut self, item: &Arc<Item>, first: bool) {
-        if item.ready_link.is_linked() {
-            return;
-        }
-        self.len += 1;
-        if first {
-            self.list.push_front(item.clone());
-        } else {
-            self.list.push_back(item.clone());
-        }
-    }
-
-    fn pop(&mut self) -> Option<Arc<Item>> {
-        let item = self.list.pop_front()?;
-        self.len -= 1;
-        Some(item)
-    }
-
-    fn remove(&mut self, item: &Item) -> Option<Arc<Item>> {
-        if !item.ready_link.is_linked() {
-            return None;
-        }
-        self.len -= 1;
-        // SAFETY: a linked item is in the ready list of its own instance, which is this one.
-        unsafe { self.list.cursor_mut_from_ptr(item) }.remove()
-    }
-}
-
 impl Instance {
     fn new() -> Result<Arc<Instance>> {
         Ok(Arc::try_new(Instance {
             items: SpinLock::new(rank::EPOLL_ITEMS, RBTree::new(TreeAdapter::NEW)),
-            ready: IrqLock::new(
-                rank::EPOLL_READY,
-                Ready {
-                    list: LinkedList::new(ReadyAdapter::NEW),
-                    len: 0,
-                },
-            ),
+            ready: IrqLock::new(rank::EPOLL_READY, Ready::new()),
             waiters: WaitQueue::new(),
             watchers: PollQueue::new(),
             nested: AtomicUsize::new(0),
@@ -269,17 +100,7 @@ impl Instance {
             return Err(Errno::EINVAL);
         }
         let _nesting = inner.is_some().then(|| NESTING.lock());
-        let item = Arc::try_new(Item {
-            key: (Arc::as_ptr(file).addr(), fd),
-            instance: Arc::downgrade(self),
-            file: Arc::downgrade(file),
-            events: AtomicU32::new(event.events | ALWAYS),
-            data: AtomicU64::new(event.data),
-            watcher: Watcher::new(),
-            tree_link: RBTreeAtomicLink::new(),
-            file_link: LinkedListAtomicLink::new(),
-            ready_link: LinkedListAtomicLink::new(),
-        })?;
+        let item = Item::new(self, file, fd, event)?;
         if self.find(item.key).is_some() {
             return Err(Errno::EEXIST);
         }
@@ -360,54 +181,6 @@ impl Instance {
         drop(items);
         let ready = self.ready.lock().remove(item);
         drop((removed, ready));
-    }
-
-    /// `ELOOP` if `inner` watches this instance, or there were too many one within the other. `ENOMEM`.
-    fn check_nesting(&self, inner: &Instance) -> Result {
-        let search = SEARCH.fetch_add(1, Ordering::Relaxed) + 1;
-        let levels = inner.levels_below(self, search)? + self.levels_above(search)?;
-        if levels > MAX_DEPTH {
-            return Err(Errno::ELOOP);
-        }
-        Ok(())
-    }
-
-    /// How many levels there are from this instance downwards, itself included, as there is no circle. `ELOOP` if `outer` is among them.
-    fn levels_below(&self, outer: &Instance, search: u64) -> Result<usize> {
-        if core::ptr::eq(self, outer) {
-            return Err(Errno::ELOOP);
-        }
-        if self.below.0.load(Ordering::Relaxed) == search {
-            return Ok(self.below.1.load(Ordering::Relaxed));
-        }
-        let mut levels = 0;
-        if self.nested.load(Ordering::Relaxed) > 0 {
-            let mut after = None;
-            while let Some(item) = self.next_item(after) {
-                after = Some(item.key);
-                let file = item.file.upgrade();
-                if let Some(inner) = file.as_ref().and_then(instance_of) {
-                    levels = levels.max(inner.levels_below(outer, search)?);
-                }
-            }
-        }
-        self.below.1.store(levels + 1, Ordering::Relaxed);
-        self.below.0.store(search, Ordering::Relaxed);
-        Ok(levels + 1)
-    }
-
-    /// How many levels there are from this instance upwards, itself included. `ENOMEM`.
-    fn levels_above(&self, search: u64) -> Result<usize> {
-        if self.above.0.load(Ordering::Relaxed) == search {
-            return Ok(self.above.1.load(Ordering::Relaxed));
-        }
-        let mut levels = 0;
-        for outer in self.watchers.instances()? {
-            levels = levels.max(outer.levels_above(search)?);
-        }
-        self.above.1.store(levels + 1, Ordering::Relaxed);
-        self.above.0.store(search, Ordering::Relaxed);
-        Ok(levels + 1)
     }
 
     /// The first item after the one with a key.

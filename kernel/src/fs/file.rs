@@ -5,11 +5,12 @@
 //!
 //! Lock rank: FILES (the position).
 
-use alloc::boxed::Box;
+mod opened;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use linux_raw_sys::general as abi;
 
@@ -17,54 +18,16 @@ use super::epoll::FileItems;
 use super::inode::{Access, EntrySink, FileType, InodeRef};
 use super::io::{Dst, Src};
 use super::lock::{self, Owner};
-use super::poll::{self, PollQueue};
+use super::poll::PollQueue;
 use super::stream::{PollEvents, Stream};
 use super::tmpfs::usage::Usage;
 use super::{path, regular, tmpfs};
 use crate::errno::{Errno, Result};
-use crate::ipc::posix_queue::Queue;
-use crate::mm::frame;
 use crate::mm::page_cache::Mapping;
 use crate::mm::vma::MappedFile;
 use crate::sync::{SpinLock, rank};
-
-/// What an inode opens as.
-pub enum Opened {
-    /// Contents in the page cache, and the node to write them through if that is possible.
-    Regular(Arc<Mapping>, Option<Arc<tmpfs::Node>>),
-    Directory,
-    /// Bytes that are made as they are asked for, found by their position.
-    Positioned(Box<dyn Positioned>),
-    Stream(Box<dyn Stream>),
-    /// O_PATH: only a place in the tree.
-    Path,
-}
-
-/// What is read and written by position, without a page cache.
-pub trait Positioned: Send + Sync {
-    /// Copies bytes from `offset` on; how many, 0 at the end. May sleep.
-    fn read_at(&self, offset: u64, dst: &mut Dst<'_>) -> Result<usize>;
-
-    /// Takes bytes to `offset`; how many. `EINVAL` where nothing can be written.
-    fn write_at(&self, _offset: u64, _src: &mut Src<'_>) -> Result<usize> {
-        Err(Errno::EINVAL)
-    }
-
-    /// What would not block now. Never sleeps.
-    fn poll(&self) -> PollEvents {
-        PollEvents::READABLE | PollEvents::WRITABLE
-    }
-
-    /// Those who want to be told when that changes. As on Linux the files of /proc can be watched, although nothing ever happens.
-    fn poll_queue(&self) -> &PollQueue {
-        &poll::SHARED
-    }
-
-    /// The message queue, if it is one.
-    fn queue(&self) -> Option<&Arc<Queue>> {
-        None
-    }
-}
+use opened::OpenFile;
+pub use opened::{Opened, Positioned, max_open_files};
 
 /// Status flags that fcntl(F_SETFL) can change.
 const CHANGEABLE: u32 =
@@ -81,34 +44,6 @@ const SHOWN: u32 = abi::O_ACCMODE
 
 /// The same for files that are only places.
 const PATH_FLAGS: u32 = abi::O_PATH | abi::O_DIRECTORY | abi::O_NOFOLLOW;
-
-/// Files that are open in the whole system.
-static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
-
-/// One of [`OPEN_FILES`].
-struct OpenFile;
-
-impl OpenFile {
-    /// `ENFILE` if there are so many that a tenth of the memory would go to them (`/proc/sys/fs/file-max`).
-    fn new() -> Result<OpenFile> {
-        if OPEN_FILES.load(Ordering::Relaxed) >= max_open_files() {
-            return Err(Errno::ENFILE);
-        }
-        OPEN_FILES.fetch_add(1, Ordering::Relaxed);
-        Ok(OpenFile)
-    }
-}
-
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        OPEN_FILES.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Most files that can be open at a time: one for every 10 KiB of memory, at about 1 KiB each with what belongs to them.
-pub fn max_open_files() -> usize {
-    frame::total_frames() * 2 / 5
-}
 
 /// An open file description.
 pub struct File {
