@@ -3,7 +3,10 @@
 //! Texts are made when a file is read. `/proc/PID` exists for every process in the table; what needs the process's own memory
 //! (cmdline, environ, auxv) is empty for others than the reader.
 
+mod descriptor;
+mod entry;
 mod ipc;
+mod maps;
 mod memory;
 mod process;
 mod status;

@@ -160,7 +160,7 @@ pub fn each_area(
 
 /// One area of smaps.
 pub fn smaps_entry(mm: &Mm, vma: &Vma, heap: (usize, usize), text: &mut Text) -> fmt::Result {
-    super::process::line(vma, heap, text)?;
+    super::maps::line(vma, heap, text)?;
     line(text, "Size:", vma.len() as u64 / 1024)?;
     line(text, "KernelPageSize:", KIB)?;
     line(text, "MMUPageSize:", KIB)?;

@@ -6,10 +6,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
+use super::descriptor::{FdLink, fd_ino};
+use super::entry::{self, Entry};
+use super::maps;
 use super::subject::{Subject, thread_of};
 use super::{finished, memory, parse_number, status};
 use crate::errno::{Errno, Result};
-use crate::fs::file::{File, Opened};
+use crate::fs::file::Opened;
 use crate::fs::fixed::Directory;
 use crate::fs::generated::{self, Generator};
 use crate::fs::inode::{
@@ -17,77 +20,10 @@ use crate::fs::inode::{
 };
 use crate::fs::path;
 use crate::fs::text::Text;
-use crate::mm::{PAGE_SIZE, VmFlags, Vma, uaccess};
+use crate::mm::uaccess;
 use crate::sched::current;
 use crate::task::process::Layout;
 use crate::task::{Process, Thread, oom};
-
-/// Entries of /proc/PID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entry {
-    Exe,
-    Cwd,
-    Root,
-    Fd,
-    Task,
-    Maps,
-    Stat,
-    Statm,
-    Status,
-    Cmdline,
-    Environ,
-    Comm,
-    Mounts,
-    Limits,
-    OomScore,
-    OomScoreAdj,
-    Smaps,
-    SmapsRollup,
-    Pagemap,
-    Mem,
-}
-
-impl Entry {
-    const ALL: [(Entry, &'static str, FileType); 20] = [
-        (Entry::Exe, "exe", FileType::Symlink),
-        (Entry::Cwd, "cwd", FileType::Symlink),
-        (Entry::Root, "root", FileType::Symlink),
-        (Entry::Fd, "fd", FileType::Directory),
-        (Entry::Task, "task", FileType::Directory),
-        (Entry::Maps, "maps", FileType::Regular),
-        (Entry::Stat, "stat", FileType::Regular),
-        (Entry::Statm, "statm", FileType::Regular),
-        (Entry::Status, "status", FileType::Regular),
-        (Entry::Cmdline, "cmdline", FileType::Regular),
-        (Entry::Environ, "environ", FileType::Regular),
-        (Entry::Comm, "comm", FileType::Regular),
-        (Entry::Mounts, "mounts", FileType::Regular),
-        (Entry::Limits, "limits", FileType::Regular),
-        (Entry::OomScore, "oom_score", FileType::Regular),
-        (Entry::OomScoreAdj, "oom_score_adj", FileType::Regular),
-        (Entry::Smaps, "smaps", FileType::Regular),
-        (Entry::SmapsRollup, "smaps_rollup", FileType::Regular),
-        (Entry::Pagemap, "pagemap", FileType::Regular),
-        (Entry::Mem, "mem", FileType::Regular),
-    ];
-
-    /// Permission bits.
-    fn mode(self) -> u32 {
-        match self {
-            Entry::Exe | Entry::Cwd | Entry::Root => 0o777,
-            Entry::Fd | Entry::Task => 0o555,
-            Entry::OomScoreAdj | Entry::Comm => 0o644,
-            Entry::Environ | Entry::Pagemap => 0o400,
-            Entry::Mem => 0o600,
-            _ => 0o444,
-        }
-    }
-
-    /// Whether something can be written to it.
-    fn is_writable(self) -> bool {
-        matches!(self, Entry::OomScoreAdj | Entry::Mem | Entry::Comm)
-    }
-}
 
 /// Further up than the inodes of /proc/PID are those of its threads, by their own numbers.
 const TASK_INODES: u64 = 0x100;
@@ -117,13 +53,6 @@ struct EntryInode {
     file_type: FileType,
 }
 
-/// A link in /proc/PID/fd.
-struct FdLink {
-    dir: Arc<ProcessDir>,
-    fd: u32,
-    file: Arc<File>,
-}
-
 impl ProcessDir {
     pub fn new(process: Arc<Process>, proc: Arc<Directory>) -> ProcessDir {
         ProcessDir {
@@ -134,7 +63,7 @@ impl ProcessDir {
     }
 
     /// What is told about a process belongs to the user that it acts as.
-    fn owned(&self, stat: Stat) -> Stat {
+    pub(super) fn owned(&self, stat: Stat) -> Stat {
         let identity = self.process.credentials.get();
         Stat {
             uid: identity.user.effective,
@@ -153,7 +82,7 @@ impl ProcessDir {
     }
 }
 
-fn number(n: u32) -> Result<Vec<u8>> {
+pub(super) fn number(n: u32) -> Result<Vec<u8>> {
     let mut text = Text::new();
     let outcome = write!(text, "{n}");
     finished(text, outcome)
@@ -226,7 +155,7 @@ impl Generator for EntryInode {
         let process = self.process();
         match self.entry {
             Entry::Maps => memory::each_area(process, cursor, text, |_, vma, heap, text| {
-                line(vma, heap, text)
+                maps::line(vma, heap, text)
             }),
             Entry::Smaps => memory::each_area(process, cursor, text, memory::smaps_entry),
             Entry::SmapsRollup => memory::smaps_rollup(process, text).map(|()| None),
@@ -296,8 +225,8 @@ impl EntryInode {
             }
             Entry::Cmdline => self.memory(text, |layout| (layout.arg_start, layout.arg_end)),
             Entry::Environ => self.memory(text, |layout| (layout.env_start, layout.env_end)),
-            Entry::Mounts => mounts(text),
-            Entry::Limits => limits(process, text),
+            Entry::Mounts => entry::mounts(text),
+            Entry::Limits => entry::limits(process, text),
             Entry::OomScore => writeln!(text, "{}", oom::score(process)),
             Entry::OomScoreAdj => writeln!(text, "{}", process.oom_adjustment()),
             _ => Ok(()),
@@ -462,127 +391,4 @@ impl Inode for EntryInode {
     fn follow(&self) -> Option<Result<InodeRef>> {
         (self.file_type == FileType::Symlink).then(|| self.target())
     }
-}
-
-fn fd_ino(dir: &ProcessDir, fd: u32) -> u64 {
-    dir.stat().ino + 0x10000 + u64::from(fd)
-}
-
-impl Inode for FdLink {
-    fn stat(&self) -> Stat {
-        let mode = 0o100
-            + if self.file.readable() { 0o400 } else { 0 }
-            + if self.file.writable() { 0o200 } else { 0 };
-        let ino = fd_ino(&self.dir, self.fd);
-        // The size that Linux shows for such links.
-        self.dir.owned(Stat {
-            size: 64,
-            ..Stat::new(FileSystem::Proc, ino, FileType::Symlink, mode)
-        })
-    }
-
-    fn place(&self) -> Result<Place> {
-        Ok(Place::In(self.dir.lookup(b"fd")?, number(self.fd)?))
-    }
-
-    fn open(&self, _access: Access, _nonblock: bool) -> Result<Opened> {
-        Err(Errno::ELOOP)
-    }
-
-    fn read_link(&self) -> Result<Vec<u8>> {
-        self.file.path()
-    }
-
-    fn follow(&self) -> Option<Result<InodeRef>> {
-        Some(Ok(self.file.inode.clone()))
-    }
-}
-
-fn mounts(text: &mut Text) -> fmt::Result {
-    text.write_str(
-        "/dev/vda / ext4 rw,relatime 0 0\nproc /proc proc rw,relatime 0 0\ndevtmpfs /dev devtmpfs rw,relatime 0 0\n\
-         tmpfs /tmp tmpfs rw,relatime 0 0\ntmpfs /dev/shm tmpfs rw,relatime 0 0\n",
-    )
-}
-
-fn limits(process: &Process, text: &mut Text) -> fmt::Result {
-    use crate::task::rlimit::{INFINITY, Resource};
-    writeln!(
-        text,
-        "{:<25} {:<20} {:<20} {:<10}",
-        "Limit", "Soft Limit", "Hard Limit", "Units"
-    )?;
-    for (resource, name, unit) in [
-        (Resource::Cpu, "Max cpu time", "seconds"),
-        (Resource::FileSize, "Max file size", "bytes"),
-        (Resource::Data, "Max data size", "bytes"),
-        (Resource::Stack, "Max stack size", "bytes"),
-        (Resource::Core, "Max core file size", "bytes"),
-        (Resource::Processes, "Max processes", "processes"),
-        (Resource::Files, "Max open files", "files"),
-        (Resource::AddressSpace, "Max address space", "bytes"),
-    ] {
-        write!(text, "{name:<26}")?;
-        let limit = process
-            .rlimits
-            .get(resource as usize)
-            .map_err(|_| fmt::Error)?;
-        for value in [limit.soft, limit.hard] {
-            if value == INFINITY {
-                write!(text, "{:<21}", "unlimited")?;
-            } else {
-                write!(text, "{value:<21}")?;
-            }
-        }
-        writeln!(text, "{unit:<10}")?;
-    }
-    Ok(())
-}
-
-/// The line of an area in maps, as in Linux's `fs/proc/task_mmu.c`: range, permissions, offset, device, inode, name.
-pub fn line(vma: &Vma, heap: (usize, usize), text: &mut Text) -> fmt::Result {
-    let start = text.len();
-    let letter = |flag, letter| {
-        if vma.flags.contains(flag) {
-            letter
-        } else {
-            '-'
-        }
-    };
-    let (read, write, exec) = (
-        letter(VmFlags::READ, 'r'),
-        letter(VmFlags::WRITE, 'w'),
-        letter(VmFlags::EXEC, 'x'),
-    );
-    let shared = if vma.is_shared() { 's' } else { 'p' };
-    write!(
-        text,
-        "{:08x}-{:08x} {read}{write}{exec}{shared} ",
-        vma.start.get(),
-        vma.end.get()
-    )?;
-    let source = vma.source.as_ref();
-    let file = source.and_then(|source| source.file.as_ref());
-    let offset = source.map_or(0, |source| source.first_page * PAGE_SIZE as u64);
-    let (device, ino) = file.map_or((0, 0), |file| file.id());
-    write!(
-        text,
-        "{offset:08x} {:02x}:{:02x} {ino} ",
-        device >> 8,
-        device & 0xff
-    )?;
-    let is_heap = file.is_none() && vma.start.get() < heap.1 && vma.end.get() > heap.0;
-    let is_stack = vma.flags.contains(VmFlags::STACK);
-    if file.is_some() || is_heap || is_stack {
-        while text.len() - start < 73 {
-            text.write_str(" ")?;
-        }
-    }
-    match file {
-        Some(file) => file.write_path(text)?,
-        None if is_heap => text.write_str("[heap]")?,
-        None if is_stack => text.write_str("[stack]")?,
-        None => {}
-    }
-    text.write_str("\n")
 }
