@@ -90,7 +90,7 @@ impl FrameMeta {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn kind(&self) -> FrameKind {
         const ANONYMOUS: u8 = FrameKind::Anonymous as u8;
         match self.kind.load(Ordering::Relaxed) {
@@ -208,7 +208,7 @@ pub unsafe fn init(regions: impl Iterator<Item = Range<u32>>, meta: &'static mut
 }
 
 /// Metadata of a frame that the allocator manages. Panics on any other number: that is a kernel bug.
-#[inline]
+#[inline(always)]
 pub(super) fn meta(frame: FrameNumber) -> &'static FrameMeta {
     assert!(
         (frame.0 as usize) < META_LEN.load(Ordering::Relaxed),
@@ -277,7 +277,7 @@ impl Frame {
     }
 
     /// A frame with undefined contents.
-    #[inline]
+    #[inline(always)]
     pub fn alloc_as(kind: FrameKind, purpose: Purpose) -> Result<Frame, OutOfMemory> {
         let number = ALLOCATOR.lock().take(purpose.leaves(), kind)?;
         Ok(Frame::new_reference(number, kind))
@@ -303,7 +303,7 @@ impl Frame {
     }
 
     /// The first reference of a frame that was just taken.
-    #[inline]
+    #[inline(always)]
     fn new_reference(number: FrameNumber, kind: FrameKind) -> Frame {
         let meta = meta(number);
         debug_assert_eq!(
@@ -335,7 +335,7 @@ impl Frame {
     }
 
     /// Whether this is the only reference. Stays true until the holder shares it, as nobody else can.
-    #[inline]
+    #[inline(always)]
     pub fn is_unique(frame: FrameNumber) -> bool {
         meta(frame).refcount.load(Ordering::Acquire) == 1
     }
@@ -346,7 +346,7 @@ impl Frame {
     }
 
     /// What a frame in use holds.
-    #[inline]
+    #[inline(always)]
     pub fn kind(frame: FrameNumber) -> FrameKind {
         meta(frame).kind()
     }

@@ -22,6 +22,11 @@ pub(super) extern "C" fn exception(regs: &mut PtRegs, vector: usize) {
         let error_code = take_error_code(regs);
         return page_fault::handle(regs, address, error_code);
     }
+    other_than_page_fault(regs, vector);
+}
+
+#[inline(never)]
+fn other_than_page_fault(regs: &mut PtRegs, vector: usize) {
     let lines = pic::FIRST_VECTOR as usize..(pic::FIRST_VECTOR + pic::LINES) as usize;
     if lines.contains(&vector) {
         regs.orig_rax = usize::MAX;

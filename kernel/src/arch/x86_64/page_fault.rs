@@ -21,6 +21,7 @@ pub(super) mod error {
 }
 
 /// `address` is CR2, read before anything else could fault. Interrupts are off.
+#[inline(never)]
 pub(super) fn handle(regs: &mut PtRegs, address: usize, error_code: usize) {
     if regs.rflags & flags::IF != 0 {
         irq::enable();

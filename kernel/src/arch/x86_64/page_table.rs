@@ -40,12 +40,12 @@ pub struct Entry<'table> {
 }
 
 impl Entry<'_> {
-    #[inline]
+    #[inline(always)]
     pub fn pte(&self) -> Pte {
         from_hardware(self.at.load(Ordering::Relaxed))
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn set_flags(self, flags: PteFlags) -> TlbFlush {
         let value = self.at.load(Ordering::Relaxed);
         self.at.store(with_flags(value, flags), Ordering::Relaxed);
@@ -159,7 +159,7 @@ impl PageTable {
         self.low(address.get()).map_or(1, fork::sharers)
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn map(
         &mut self,
         address: VirtAddr,
@@ -176,7 +176,7 @@ impl PageTable {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn map_special(
         &mut self,
         address: VirtAddr,
@@ -186,7 +186,7 @@ impl PageTable {
         self.fill(address, to_hardware(frame, flags | PteFlags::SPECIAL))
     }
 
-    #[inline]
+    #[inline(always)]
     fn fill(&mut self, address: VirtAddr, value: u64) -> Result<(), NotMapped> {
         let low = self.low_to_fill(address.get())?;
         let at = slot_in(low, address);

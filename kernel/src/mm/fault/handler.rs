@@ -124,7 +124,8 @@ fn account(outcome: VmFault, flags: FaultFlags) {
     }
 }
 
-#[inline]
+/// Private memory is dealt with in place, what is dearer has functions of its own.
+#[inline(always)]
 fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> Step {
     let write = flags.contains(FaultFlags::WRITE);
     let mut table = mm.page_table.lock();
@@ -176,6 +177,7 @@ fn handle_pte_fault(mm: &Mm, vma: &Vma, page: VirtAddr, flags: FaultFlags) -> St
     }
 }
 
+#[inline(always)]
 fn make_writable(entry: Entry<'_>, vma: &Vma) {
     entry
         .set_flags(vma.pte_flags() | PteFlags::ACCESSED | PteFlags::DIRTY)
@@ -183,6 +185,7 @@ fn make_writable(entry: Entry<'_>, vma: &Vma) {
 }
 
 /// A page that is shared becomes writable, after its file has heard of it.
+#[inline(never)]
 fn write_shared(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, shared: &Frame) -> Step {
     if let Some(source) = &vma.source {
         match note_write(source, shared) {
@@ -212,11 +215,13 @@ fn note_write(source: &Source, page: &Frame) -> Noted {
 }
 
 /// Whether a private page may be written as it is: only its entry refers to it. A page of the page cache has the cache's reference.
+#[inline(always)]
 pub(in crate::mm) fn reusable(pte: Pte) -> bool {
     !pte.flags.contains(PteFlags::SPECIAL) && Frame::is_unique(pte.frame)
 }
 
 /// Private memory that was never touched is written.
+#[inline(always)]
 fn map_zeroed_page(mm: &Mm, vma: &Vma, page: VirtAddr) -> Step {
     match Frame::alloc_zeroed_as(FrameKind::Anonymous, Purpose::User) {
         Ok(frame) => install(
@@ -230,7 +235,7 @@ fn map_zeroed_page(mm: &Mm, vma: &Vma, page: VirtAddr) -> Step {
 }
 
 /// Private memory that was never touched is read: it gets the shared zero page.
-#[inline]
+#[inline(always)]
 fn map_zero_page(mut table: SpinLockGuard<'_, PageTable>, vma: &Vma, page: VirtAddr) -> Step {
     let flags = (vma.pte_flags() - PteFlags::WRITE) | PteFlags::ACCESSED | PteFlags::SPECIAL;
     match table.map_special(page, zero_page(), flags) {
@@ -240,6 +245,7 @@ fn map_zero_page(mut table: SpinLockGuard<'_, PageTable>, vma: &Vma, page: VirtA
 }
 
 /// A page of a file or of shared memory.
+#[inline(never)]
 fn file_fault(mm: &Mm, vma: &Vma, source: &Source, page: VirtAddr, how: FaultFlags) -> Step {
     let Some(index) = vma.page_index_of(page) else {
         return Step::Failed(FaultError::Bus);
@@ -300,6 +306,7 @@ fn map_cached(
 }
 
 /// A private page that others still refer to: its owner gets a copy.
+#[inline(never)]
 fn copy_on_write(mm: &Mm, vma: &Vma, page: VirtAddr, seen: Pte, old: Frame) -> Step {
     let special = seen.flags.contains(PteFlags::SPECIAL);
     let copy = if special {
@@ -344,6 +351,7 @@ fn copy_of(frame: &Frame) -> Result<Frame, OutOfMemory> {
 }
 
 /// Fills an empty entry; if somebody else filled it meanwhile, that is as good.
+#[inline(always)]
 fn install(mm: &Mm, page: VirtAddr, frame: Frame, flags: PteFlags) -> Step {
     install_locked(mm, mm.page_table.lock(), page, frame, flags)
 }

@@ -23,7 +23,7 @@ pub use handler::{LockedVma, handle_mm_fault, wait_kind};
 
 use super::addr::VirtAddr;
 use super::remote::Rules;
-use super::space::Mm;
+use super::space::{Mm, MmapReadGuard};
 use super::stack;
 use super::vma::{VmFlags, Vma};
 use crate::arch::{PtRegs, USER_END};
@@ -47,7 +47,8 @@ enum BadArea {
 /// Decides what becomes of a page fault on a user address, in user mode or in the kernel's user copies.
 ///
 /// Called by the architecture with interrupts as they were before the fault, and no spin lock held. May sleep, unless
-/// [`super::uaccess::NoFault`] is held.
+/// [`super::uaccess::NoFault`] is held. Part of its caller, as every call is a part of the price of each fault.
+#[inline(always)]
 pub fn handle_page_fault(regs: &mut PtRegs, info: FaultInfo) -> FaultVerdict {
     let user = regs.user_mode();
     let thread = current();
@@ -62,7 +63,14 @@ pub fn handle_page_fault(regs: &mut PtRegs, info: FaultInfo) -> FaultVerdict {
     resolve(mm, regs, address, flags, |vma| permits(vma, info))
 }
 
+/// The same for those who make a fault by hand.
+#[inline(never)]
+fn handle_made_fault(regs: &mut PtRegs, info: FaultInfo) -> FaultVerdict {
+    handle_page_fault(regs, info)
+}
+
 /// The rounds of a fault at `address` in `mm`, where `permits` says whether an area allows the access.
+#[inline(always)]
 fn resolve(
     mm: &Mm,
     regs: &PtRegs,
@@ -116,6 +124,7 @@ fn first_flags(access: Access, user: bool) -> FaultFlags {
 }
 
 /// The area for an access, with `mmap_lock` held for reading; grows a stack that the address is below.
+#[inline(always)]
 fn find_area(
     mm: &Mm,
     address: VirtAddr,
@@ -131,18 +140,29 @@ fn find_area(
             }
             return Ok(LockedVma::new(mm, guard, vma));
         }
-        let below_stack = guard
-            .find_at_or_above(address)
-            .is_some_and(|vma| vma.flags.contains(VmFlags::GROWSDOWN));
-        drop(guard);
-        if !below_stack {
-            return Err(BadArea::NotMapped);
-        }
-        stack::grow_to(mm, address).map_err(|errno| match errno {
-            Errno::EINTR => BadArea::Killed,
-            _ => BadArea::NotMapped,
-        })?;
+        grow_stack(mm, guard, address)?;
     }
+}
+
+/// Grows the stack that `address`, where nothing is, lies below.
+#[cold]
+#[inline(never)]
+fn grow_stack(
+    mm: &Mm,
+    guard: MmapReadGuard<'_>,
+    address: VirtAddr,
+) -> core::result::Result<(), BadArea> {
+    let below_stack = guard
+        .find_at_or_above(address)
+        .is_some_and(|vma| vma.flags.contains(VmFlags::GROWSDOWN));
+    drop(guard);
+    if !below_stack {
+        return Err(BadArea::NotMapped);
+    }
+    stack::grow_to(mm, address).map_err(|errno| match errno {
+        Errno::EINTR => BadArea::Killed,
+        _ => BadArea::NotMapped,
+    })
 }
 
 /// Whether the area permits the access (`access_error` in Linux's `arch/x86/mm/fault.c`): writing needs the permission; a present
@@ -189,7 +209,7 @@ pub fn fault_in(addr: usize, access: Access) -> Result {
         access,
         present: false,
     };
-    match handle_page_fault(&mut regs, info) {
+    match handle_made_fault(&mut regs, info) {
         FaultVerdict::Resume => Ok(()),
         _ => Err(Errno::EFAULT),
     }

@@ -40,7 +40,7 @@ pub(super) const UFFD_WP: u64 = PteFlags::UFFD_WP.bits() << 4;
 /// The entry of a page that is not there, and is write-protected for userfaultfd as soon as it comes.
 pub(super) const MARKER: u64 = UFFD_WP;
 
-#[inline]
+#[inline(always)]
 pub(super) fn to_hardware(frame: FrameNumber, flags: PteFlags) -> u64 {
     let allowed = match flags.contains(PteFlags::NONE) {
         true => 0,
@@ -55,7 +55,7 @@ pub(super) fn to_hardware(frame: FrameNumber, flags: PteFlags) -> u64 {
     frame.phys() | allowed | moved | no_execute
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn from_hardware(value: u64) -> Pte {
     let read = (value & bits::PRESENT) * PteFlags::READ.bits();
     let exec = (!value >> 63) * PteFlags::EXEC.bits();
@@ -67,13 +67,13 @@ pub(super) fn from_hardware(value: u64) -> Pte {
 }
 
 /// An entry as it counts under that of its table, `low`, which may refuse writes because others have the table, too.
-#[inline]
+#[inline(always)]
 pub(super) fn seen_through(low: u64, value: u64) -> Pte {
     from_hardware(value & (low | !bits::WRITE))
 }
 
 /// The entry with other flags, but for SPECIAL, which belongs to the frame.
-#[inline]
+#[inline(always)]
 pub(super) fn with_flags(value: u64, flags: PteFlags) -> u64 {
     let pte = from_hardware(value);
     let special = pte.flags & PteFlags::SPECIAL;
@@ -81,7 +81,7 @@ pub(super) fn with_flags(value: u64, flags: PteFlags) -> u64 {
 }
 
 /// Takes the reference that a cleared entry owned.
-#[inline]
+#[inline(always)]
 pub(super) fn owned(value: u64) -> Option<Frame> {
     let pte = from_hardware(value);
     // SAFETY: an entry without SPECIAL owns a reference, and the caller has just taken the entry out.

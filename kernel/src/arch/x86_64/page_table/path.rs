@@ -33,7 +33,7 @@ impl PageTable {
     }
 
     /// The last step of that way.
-    #[inline]
+    #[inline(always)]
     pub(super) fn low(&self, address: usize) -> Option<&'static AtomicU64> {
         if self.recent.get() == address >> TABLE_SHIFT {
             return Some(self.recent_path.get()[2]);
@@ -109,7 +109,7 @@ impl PageTable {
     }
 
     /// The same, with tables made where they are missing, and none that others have: the caller puts an entry into the lowest one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn low_to_fill(
         &mut self,
         address: usize,
