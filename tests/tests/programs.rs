@@ -160,6 +160,15 @@ fn file_permissions_of_owner_group_others_and_root() {
 }
 
 #[test]
+fn how_many_processes_and_threads_a_user_may_have() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become a user whom nobody else is");
+        return;
+    }
+    oracle::assert_same(Compiled::fixed("processes_limit").path(), &[], b"");
+}
+
+#[test]
 fn record_locks_of_processes_and_open_files_and_flock() {
     oracle::assert_same(Compiled::fixed("locks").path(), &[], b"");
 }

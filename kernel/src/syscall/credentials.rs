@@ -5,6 +5,7 @@ use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
 use crate::sched::current;
 use crate::task::credentials::{Identity, MAX_GROUPS, optional_id};
+use crate::task::user_tasks;
 
 type Args = [usize; 6];
 
@@ -13,10 +14,12 @@ fn own() -> Identity {
 }
 
 fn change(f: impl FnOnce(&mut Identity, bool) -> Result) -> Result<usize> {
-    current().process.credentials.change(|identity| {
+    let process = &current().process;
+    process.credentials.change(|identity| {
         let privileged = identity.is_privileged();
         f(identity, privileged)
     })?;
+    user_tasks::user_changed(process);
     Ok(0)
 }
 

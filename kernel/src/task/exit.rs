@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 
 use super::process::{Events, Life};
 use super::table::{self, INIT_PID};
-use super::{ExitStatus, Process, Thread, futex, group, init, robust, wait};
+use super::{ExitStatus, Process, Thread, futex, group, init, robust, user_tasks, wait};
 use crate::fs::terminal;
 use crate::ipc::semaphore::undo;
 use crate::mm::uaccess::UserPtr;
@@ -81,6 +81,9 @@ fn leave_group(thread: &Arc<Thread>) -> bool {
     };
     let last = signals.threads.is_empty();
     process.count_threads(-1);
+    if !last {
+        user_tasks::less(process, &signals);
+    }
     drop(signals);
     drop(removed);
     if !last {

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::table::{self, NewId};
-use super::{Process, Thread, rseq};
+use super::{Process, Thread, rseq, user_tasks};
 use crate::arch::{PtRegs, ThreadState};
 use crate::errno::{Errno, Result};
 use crate::mm::uaccess::UserPtr;
@@ -110,22 +110,10 @@ fn check_limit(process: &Process) -> Result {
     if identity.is_privileged() || identity.user.real == 0 {
         return Ok(());
     }
-    match threads_of(identity.user.real) < process.rlimits.soft(Resource::Processes) {
+    match user_tasks::of(identity.user.real) < process.rlimits.soft(Resource::Processes) {
         true => Ok(()),
         false => Err(Errno::EAGAIN),
     }
-}
-
-/// Threads of all processes of a user, zombies counted as one.
-fn threads_of(user: u32) -> u64 {
-    let (mut pid, mut threads) = (0, 0);
-    while let Some(process) = table::next_above(pid) {
-        pid = process.pid;
-        if process.credentials.get().user.real == user {
-            threads += u64::from(process.nr_threads().max(1));
-        }
-    }
-    threads
 }
 
 fn new_process(parent: &Thread, pid: u32, options: &CloneOptions) -> Result<Arc<Process>> {
@@ -207,7 +195,7 @@ fn inherited_signals(parent: &Thread, options: &CloneOptions) -> Result<ThreadSi
 }
 
 /// From here on the child process exists. With `sibling` its parent is the one of `maker`'s process. `ERESTARTNOINTR` if that has just
-/// ended.
+/// ended, `EAGAIN`.
 fn adopt(maker: &Thread, thread: &Arc<Thread>, sibling: bool, id: NewId) -> Result {
     let (child, own) = (&thread.process, &maker.process);
     let parent = match sibling {
@@ -223,6 +211,7 @@ fn adopt(maker: &Thread, thread: &Arc<Thread>, sibling: bool, id: NewId) -> Resu
     if sibling {
         child.set_exit_signal(own.exit_signal());
     }
+    user_tasks::first(child)?;
     child.signals.lock().threads.push_back(thread.clone());
     child.count_threads(1);
     table::insert(id, child.clone(), Some(thread.clone()), Some(own));
@@ -238,6 +227,7 @@ fn join_group(thread: &Arc<Thread>, id: NewId) -> Result {
     if signals.group_exit.is_some() || signals.exec_by.is_some() || signals.stopped.is_some() {
         return Err(Errno::ERESTARTNOINTR);
     }
+    user_tasks::more(&thread.process, &signals)?;
     thread.process.note_birth(thread);
     signals.threads.push_back(thread.clone());
     thread.process.count_threads(1);

@@ -26,6 +26,7 @@ pub mod table;
 pub mod thread;
 mod threads;
 pub mod usage;
+pub mod user_tasks;
 pub mod wait;
 
 use alloc::sync::Arc;

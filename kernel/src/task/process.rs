@@ -82,6 +82,8 @@ pub struct Process {
     hung_up_group: AtomicU32,
     /// Living threads.
     pub(super) nr_threads: AtomicU32,
+    /// The user for whom they count ([`super::user_tasks`]).
+    pub(super) counted_for: AtomicU32,
     /// `birth` of the youngest.
     pub(super) births: AtomicU64,
     /// [`Life`].
@@ -219,6 +221,7 @@ impl Process {
             terminal: SpinLock::new(rank::LEAF, None),
             hung_up_group: AtomicU32::new(0),
             nr_threads: AtomicU32::new(0),
+            counted_for: AtomicU32::new(0),
             births: AtomicU64::new(1),
             life: AtomicU8::new(Life::Lives as u8),
             watchers: PollQueue::new(),

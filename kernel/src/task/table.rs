@@ -17,7 +17,7 @@ use spin::Once;
 
 use super::numbers::{self, Numbers};
 use super::process::Life;
-use super::{Process, Thread};
+use super::{Process, Thread, user_tasks};
 use crate::errno::{Errno, Result};
 use crate::mm::frame;
 use crate::sync::{SpinLock, rank};
@@ -230,6 +230,7 @@ pub(super) fn remove(pid: u32) {
     table.give_back_if_unused(pid);
     drop(table);
     COUNT.fetch_sub(1, Ordering::Relaxed);
+    user_tasks::gone(&process);
     process.set_life(Life::Gone);
 }
 
