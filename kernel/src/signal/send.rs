@@ -4,6 +4,10 @@
 //! complete_signal (which thread is woken; a fatal signal without core dump becomes SIGKILL for all threads at once). From any
 //! context.
 
+mod ends;
+mod parent;
+mod timer;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -20,6 +24,10 @@ use crate::sync::InnerGuard;
 use crate::task::rlimit::Resource;
 use crate::task::thread::flag;
 use crate::task::{ExitStatus, Process, Thread};
+use ends::begin_group_exit;
+pub use ends::{begin_exit, end_other_threads, end_process};
+pub use parent::notify_parent;
+pub use timer::{entry_for_timer, send_by_timer};
 
 /// Sends to a process: its first thread takes it if it can, else another one. Whether the info could be kept is not told.
 pub fn send_to_process(process: &Process, info: SigInfo) {
@@ -128,59 +136,6 @@ fn queue_private(
         have(signals, thread, info.signal, effect);
     }
     Ok(())
-}
-
-/// Sends a timer's signal, to `thread` if one is given. An entry that is not queued comes back: nobody is there, or the signal is
-/// ignored.
-pub fn send_by_timer(
-    process: &Process,
-    thread: Option<&Arc<Thread>>,
-    entry: Box<Entry>,
-) -> Option<Box<Entry>> {
-    let signal = entry.info().signal;
-    let mut signals = process.signals.lock();
-    let gone = thread.is_some_and(|thread| thread.has_flag(flag::EXITING));
-    if gone || signals.threads.is_empty() || signals.group_exit.is_some() {
-        return Some(entry);
-    }
-    if signal == Signal::SIGKILL {
-        begin_group_exit(&mut signals, ExitStatus::Signal(signal));
-        return Some(entry);
-    }
-    let continued = signal == Signal::SIGCONT && continue_process(&mut signals);
-    let returned = if !prepare(&mut signals, signal, thread.map(|thread| &**thread)) {
-        Some(entry)
-    } else {
-        match thread {
-            Some(thread) => thread.signals.lock().pending.push_timer(entry),
-            None => signals.pending.push_timer(entry),
-        }
-        process.signal_readers.tell();
-        let taker = match thread {
-            Some(thread) => {
-                let effect = effect_on(&signals, thread, signal);
-                effect.map(|effect| (thread.clone(), effect))
-            }
-            None => choose(&mut signals, process.pid, signal),
-        };
-        if let Some((taker, effect)) = taker {
-            have(&mut signals, &taker, signal, effect);
-        }
-        None
-    };
-    drop(signals);
-    if continued {
-        process.note_stop_ended();
-    }
-    returned
-}
-
-/// A queue entry for a timer of the process, which counts as a queued signal as long as the timer is there. `EAGAIN`.
-pub fn entry_for_timer(process: &Process, signal: Signal) -> Result<Box<Entry>> {
-    let limit = process.rlimits.soft(Resource::PendingSignals);
-    let uid = process.credentials.user().real;
-    let charge = Charge::new(uid, limit).ok_or(Errno::EAGAIN)?;
-    Entry::new(SigInfo::kernel(signal), charge).ok_or(Errno::EAGAIN)
 }
 
 /// What a signal does when it reaches a thread that takes it.
@@ -314,55 +269,6 @@ pub fn by_current_process(signal: Signal) -> SigInfo {
             uid: process.credentials.get().user.real,
         },
     }
-}
-
-/// The current thread ends: it takes no signal any more, and those of its process that it would have taken go to others.
-pub fn begin_exit(thread: &Thread) {
-    let signals = thread.process.signals.lock();
-    thread.set_flag(flag::EXITING);
-    if signals.group_exit.is_none() {
-        let blocked = thread.signals.lock().blocked;
-        retarget(&signals, thread, SigSet(!blocked.0));
-    }
-}
-
-/// Ends all threads of the current process but the current one, `thread`, which has called exec. `EAGAIN` if another thread was faster
-/// or the process is being killed.
-pub fn end_other_threads(thread: &Thread) -> Result {
-    let mut signals = thread.process.signals.lock();
-    if signals.group_exit.is_some() || signals.exec_by.is_some() {
-        return Err(Errno::EAGAIN);
-    }
-    signals.exec_by = Some(thread.tid());
-    for_each_thread(&signals, |other| {
-        if !core::ptr::eq(&**other, thread) {
-            kill(other);
-        }
-    });
-    Ok(())
-}
-
-/// Ends all threads of the current process with `status`, unless their end has begun already. The caller's own end follows on
-/// its way to user mode.
-pub fn end_process(process: &Process, status: ExitStatus) {
-    let mut signals = process.signals.lock();
-    if signals.group_exit.is_none() {
-        begin_group_exit(&mut signals, status);
-    }
-}
-
-/// Every thread gets SIGKILL, which nothing holds up.
-fn begin_group_exit(signals: &mut ProcessSignals, status: ExitStatus) {
-    signals.group_exit = Some(status);
-    signals.end_stop();
-    signals.continued = false;
-    for_each_thread(signals, kill);
-}
-
-/// Makes a thread end: nothing holds it up but what cannot be interrupted.
-fn kill(thread: &Arc<Thread>) {
-    thread.set_flag(flag::FATAL_SIGNAL | flag::SIGPENDING);
-    sched::wake_for_signal(thread, true);
 }
 
 /// What sending does before queueing; false if the signal is dropped. `target` is the thread that was named; else the first one counts.
@@ -567,36 +473,4 @@ pub fn restore_mask() {
     if let Some(mask) = saved {
         set_blocked(|_| mask);
     }
-}
-
-/// Tells the parent of `process` what became of it. `code` is one of `CLD_*`.
-pub fn notify_parent(process: &Arc<Process>, code: i32, status: i32) {
-    let Some(parent) = process.parent() else {
-        return;
-    };
-    let action = parent.signals.lock().action(Signal::SIGCHLD);
-    let stop = matches!(code, code::CLD_STOPPED | code::CLD_CONTINUED);
-    let signal = match stop {
-        true => Some(Signal::SIGCHLD).filter(|_| !action.has(super::action::sa::NOCLDSTOP)),
-        false => process.exit_signal(),
-    };
-    if let Some(signal) = signal {
-        let (utime, stime) = process.cpu_times_in_ticks();
-        let detail = Detail::Child {
-            pid: process.pid,
-            uid: process.credentials.user().real,
-            status,
-            utime,
-            stime,
-        };
-        let info = SigInfo {
-            signal,
-            code,
-            detail,
-        };
-        // The thread whose child it is comes first (`task_struct::parent` is a thread).
-        let maker = process.making_thread(&parent);
-        let _ = send_preferring(&parent, maker.as_deref(), info);
-    }
-    parent.child_events.wake_all();
 }
