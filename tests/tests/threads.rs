@@ -48,6 +48,11 @@ fn a_million_signals_among_fifty_threads() {
 }
 
 #[test]
+fn registers_around_calls() {
+    same_as_on_linux("registers");
+}
+
+#[test]
 fn pseudo_terminals() {
     same_as_on_linux("ptys");
 }

@@ -5,7 +5,7 @@
 //! software MMU and simulated CPUs), so that everything generic is tested without a machine. Neither knows policy.
 //!
 //! In the other direction an architecture calls generic code at these places only: [`crate::mm::fault::handle_page_fault`],
-//! [`crate::syscall::dispatch`], [`crate::signal::force`], [`crate::task::exit_to_user_mode`],
+//! [`crate::syscall::CALLS`] and [`crate::syscall::CALLS_WITH_REGISTERS`], [`crate::signal::force`], [`crate::task::exit_to_user_mode`],
 //! [`crate::task::thread_start`], [`crate::sched::timer_tick`], and the interrupt handlers registered with [`irq::register`].
 
 #[cfg(not(target_os = "none"))]
@@ -29,6 +29,11 @@ use x86_64 as imp;
 /// · `fn new_user(entry: usize, sp: usize) -> Self` (all other registers zero, interrupts on)
 /// · `fn kernel() -> Self` (a context in kernel mode, for faults that are made by hand).
 pub use imp::PtRegs;
+
+/// `unsafe extern "C" fn with_all_registers(&mut PtRegs)`: stands in [`crate::syscall::CALLS`] for calls that need all registers, and
+/// calls what [`crate::syscall::CALLS_WITH_REGISTERS`] has for the number. The others find number and arguments in their places, and
+/// may change the return value; the rest is in place when work is done before user mode goes on.
+pub use imp::with_all_registers;
 
 /// What the architecture keeps in every thread: kernel stack, saved context, FPU state, FS base, values of the last
 /// synchronous trap. It is the field `Thread::arch`.

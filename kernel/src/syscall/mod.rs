@@ -1,7 +1,7 @@
 //! System calls: one table, one file per family.
 //!
-//! A handler (`Plain`) gets the six argument registers and answers with a value or an error number; those that change where user code
-//! goes on get the registers themselves (`WithRegs`). A number without a handler is `ENOSYS`, and is logged the first time.
+//! A handler (`Plain`) gets the six argument registers and answers with a value or an error number; those that look at other registers or
+//! change where user code goes on get all registers themselves (`WithRegs`). A number without a handler is `ENOSYS`, and is logged the first time.
 
 mod args;
 pub(crate) mod attr;
@@ -40,11 +40,14 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use linux_raw_sys::general::*;
 
-use crate::arch::PtRegs;
+use crate::arch::{self, PtRegs};
 use crate::errno::Errno;
 
 /// What runs a system call and leaves its answer in the registers. Interrupts on, no lock held.
 pub type Run = extern "C" fn(&mut PtRegs);
+
+/// What the way in calls for that, and nobody else.
+pub type Entered = unsafe extern "C" fn(&mut PtRegs);
 
 /// What runs a handler: a function for each call, of the name of its number, so that a small handler becomes a part of it.
 macro_rules! run {
@@ -64,6 +67,16 @@ macro_rules! run {
     }};
 }
 
+/// What the way in calls for a handler: the architecture does not have all registers in place from the beginning.
+macro_rules! entered {
+    (Plain $run:expr) => {
+        $run
+    };
+    (WithRegs $run:expr) => {
+        arch::with_all_registers
+    };
+}
+
 /// One more than the highest number in the table.
 pub const NUMBERS: usize = 512;
 
@@ -74,6 +87,11 @@ macro_rules! table {
         static TABLE: [Run; NUMBERS] = {
             let mut table: [Run; NUMBERS] = [unknown; NUMBERS];
             $( table[$number as usize] = run!($number $kind $handler); )*
+            table
+        };
+        static ENTERED: [Entered; NUMBERS] = {
+            let mut table: [Entered; NUMBERS] = [unknown; NUMBERS];
+            $( table[$number as usize] = entered!($kind TABLE[$number as usize]); )*
             table
         };
         static NAMES: [&str; NUMBERS] = {
@@ -349,14 +367,20 @@ table! {
     __NR_sysinfo Plain system::sys_sysinfo;
 }
 
-/// The functions that the way in calls, by number; for others [`unknown`]. While calls are traced they are [`traced`], so that nobody asks
-/// at each call.
-pub static CALLS: AtomicPtr<[Run; NUMBERS]> = AtomicPtr::new((&raw const TABLE).cast_mut());
+/// The functions that the way in calls, by number; for others [`unknown`]. Handlers that need all registers stand in
+/// [`CALLS_WITH_REGISTERS`], and [`arch::with_all_registers`] in their places.
+pub static CALLS: AtomicPtr<[Entered; NUMBERS]> = AtomicPtr::new((&raw const ENTERED).cast_mut());
+
+/// The functions that [`arch::with_all_registers`] calls. While calls are traced they are [`traced`], so that nobody asks at each call.
+pub static CALLS_WITH_REGISTERS: AtomicPtr<[Run; NUMBERS]> =
+    AtomicPtr::new((&raw const TABLE).cast_mut());
 
 /// From now on system calls are written to the log, with their arguments.
 pub fn trace_all() {
+    static ENTERED: [Entered; NUMBERS] = [arch::with_all_registers; NUMBERS];
     static TRACED: [Run; NUMBERS] = [traced; NUMBERS];
-    CALLS.store((&raw const TRACED).cast_mut(), Ordering::Relaxed);
+    CALLS_WITH_REGISTERS.store((&raw const TRACED).cast_mut(), Ordering::Relaxed);
+    CALLS.store((&raw const ENTERED).cast_mut(), Ordering::Relaxed);
 }
 
 extern "C" fn traced(regs: &mut PtRegs) {

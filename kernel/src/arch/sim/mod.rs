@@ -18,7 +18,7 @@ pub mod vdso;
 
 pub use frames::{copy_frame, frame_ptr, zero_frame};
 pub use mmu::{Entry, PageTable};
-pub use regs::{PtRegs, TrapInfo};
+pub use regs::{PtRegs, TrapInfo, with_all_registers};
 pub use sigframe::{BadFrame, RestoredFrame, min_frame_size, restore_frame, setup_frame};
 pub use switch::{ThreadState, current, enter_user, set_current, switch};
 pub use uaccess::{

@@ -22,7 +22,8 @@ use super::exception::exception;
 use super::gdt::{KERNEL_CS, SYSRET_BASE, USER_CS, USER_DS};
 use super::percpu::{CURRENT, KERNEL_SP, USER_SP};
 use super::regs::{PT_REGS_SIZE, PtRegs, flags};
-use super::{fpu, percpu};
+use super::{fpu, irq, percpu};
+use crate::sched::{self, current};
 use crate::syscall;
 use crate::task::Thread;
 use crate::task::thread::flag;
@@ -43,6 +44,8 @@ const RSP: usize = offset_of!(PtRegs, rsp);
 const SS: usize = offset_of!(PtRegs, ss);
 const RCX: usize = offset_of!(PtRegs, rcx);
 const R11: usize = offset_of!(PtRegs, r11);
+/// Flags with which SYSRET does not do what IRETQ would.
+const NOT_SYSRET: usize = flags::TF | flags::RF;
 const GS_BASE: u32 = 0xc000_0101;
 
 /// Flags that SYSCALL clears: interrupts stay off until the kernel stack is in use.
@@ -131,6 +134,19 @@ macro_rules! restore_registers {
          pop rdx
          pop rsi
          pop rdi"
+    };
+}
+
+/// Puts the registers in their places, at RDI, that `syscall_entry` leaves out. R11 is what SYSCALL has made it: the flags.
+macro_rules! save_other_registers {
+    () => {
+        "mov [rdi + {rbx}], rbx
+         mov [rdi + {r12}], r12
+         mov [rdi + {r13}], r13
+         mov [rdi + {r14}], r14
+         mov [rdi + {r15}], r15
+         mov rax, [rdi + {rflags}]
+         mov [rdi + {r11}], rax"
     };
 }
 
@@ -274,20 +290,28 @@ pub(super) unsafe extern "C" fn return_to_user() {
         "cli",
         "mov rax, gs:[{current}]",
         "test dword ptr [rax + {flags}], {work}",
-        "jz 3f",
+        "jz {restore}",
         "mov rdi, rsp",
         "sub rsp, 8",
         "call {do_work}",
         "add rsp, 8",
-        "3:",
-        restore_registers!(),
-        "add rsp, 8",
-        "swapgs",
-        "jmp {iret}",
+        "jmp {restore}",
         current = const CURRENT,
         flags = const FLAGS,
         work = const WORK,
         do_work = sym exit_work,
+        restore = sym restore_to_user,
+    );
+}
+
+/// Leaves by IRETQ with the registers on the stack. Interrupts are off, and no work is due.
+#[unsafe(naked)]
+unsafe extern "C" fn restore_to_user() {
+    naked_asm!(
+        restore_registers!(),
+        "add rsp, 8",
+        "swapgs",
+        "jmp {iret}",
         iret = sym iret_to_user,
     );
 }
@@ -299,6 +323,11 @@ unsafe extern "C" fn iret_to_user() {
 }
 
 /// SYSCALL lands here on the user's stack, with interrupts off (SDM volume 2, SYSCALL).
+///
+/// R11 and the registers that functions preserve (RBX, R12 to R15) have their places in the registers on the stack, but are put there
+/// only for those who look: the calls that go through [`with_all_registers`], and the work that may be due on the way out. Until then
+/// the user's values are where they were, or where the functions that were called have saved them. RBP is zero meanwhile, so that
+/// backtraces end here.
 #[unsafe(naked)]
 unsafe extern "C" fn syscall_entry() {
     naked_asm!(
@@ -321,16 +350,10 @@ unsafe extern "C" fn syscall_entry() {
         "push r8",
         "push r9",
         "push r10",
-        "push r11",
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "mov rdi, rsp",
+        "sub rsp, {r10} + 8",
+        "lea rdi, [rsp + 8]",
+        "mov [rdi + {rbp}], rbp",
         "xor ebp, ebp",
-        "sub rsp, 8",
         "sti",
         "cmp rax, {numbers}",
         "jae 5f",
@@ -338,19 +361,127 @@ unsafe extern "C" fn syscall_entry() {
         "call [rcx + rax * 8]",
         "6:",
         "cli",
-        "add rsp, 8",
         "mov rax, gs:[{current}]",
         "test dword ptr [rax + {flags}], {work}",
         "jnz 2f",
-        // SYSRET only where it does what IRETQ would, but for RCX and R11, which SYSCALL has spoilt already. Calls that put other
-        // registers in place, with any selectors, leave no call behind (`forget_syscall`): then every word is looked at.
-        "cmp qword ptr [rsp + {orig_rax}], 0",
-        "jl 4f",
-        "3:",
-        "mov rcx, [rsp + {rip}]",
-        // There are flags that it treats differently.
-        "mov r11, [rsp + {rflags}]",
+        // A call that changed nothing but its answer: SYSRET does what IRETQ would, but for RCX and R11, which SYSCALL has spoilt
+        // already, and flags that it treats differently.
+        "mov rcx, [rsp + 8 + {rip}]",
+        "mov r11, [rsp + 8 + {rflags}]",
         "test r11d, {not_sysret}",
+        "jnz 2f",
+        "mov rbp, [rsp + 8 + {rbp}]",
+        "add rsp, {r10} + 8",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rax",
+        "add rsp, 8",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "mov rsp, [rsp + {rsp_from_orig}]",
+        "swapgs",
+        "sysretq",
+        "2:",
+        "test dword ptr [rax + {flags}], {work_on_registers}",
+        "jnz 3f",
+        "test dword ptr [rax + {flags}], {work}",
+        "jz 3f",
+        "call {other_work}",
+        "jmp 6b",
+        "3:",
+        "lea rdi, [rsp + 8]",
+        save_other_registers!(),
+        "jmp {leave}",
+        "5:",
+        "call {unknown}",
+        "jmp 6b",
+        user_sp = const USER_SP,
+        kernel_sp = const KERNEL_SP,
+        user_ds = const USER_DS,
+        user_cs = const USER_CS,
+        numbers = const syscall::NUMBERS,
+        calls = sym syscall::CALLS,
+        unknown = sym syscall::unknown,
+        current = const CURRENT,
+        flags = const FLAGS,
+        work = const WORK,
+        work_on_registers = const flag::SIGPENDING | flag::SWITCHED,
+        other_work = sym other_work,
+        rip = const RIP,
+        rflags = const RFLAGS,
+        not_sysret = const NOT_SYSRET,
+        rsp_from_orig = const RSP - ORIG_RAX,
+        r10 = const offset_of!(PtRegs, r10),
+        r11 = const R11,
+        rbx = const offset_of!(PtRegs, rbx),
+        rbp = const offset_of!(PtRegs, rbp),
+        r12 = const offset_of!(PtRegs, r12),
+        r13 = const offset_of!(PtRegs, r13),
+        r14 = const offset_of!(PtRegs, r14),
+        r15 = const offset_of!(PtRegs, r15),
+        leave = sym leave_syscall,
+    );
+}
+
+/// Calls that look at more of the user's registers than arguments, or change others than the answer, are entered here: it runs them out
+/// of [`syscall::CALLS_WITH_REGISTERS`], with all registers in place, and leaves with all as they are then.
+///
+/// # Safety
+/// `syscall_entry` has called it for the system call that it makes: the return address is not used.
+#[unsafe(naked)]
+pub unsafe extern "C" fn with_all_registers(_regs: &mut PtRegs) {
+    naked_asm!(
+        save_other_registers!(),
+        "add rsp, 8",
+        "mov rax, [rdi + {orig_rax}]",
+        "mov rcx, [rip + {calls}]",
+        "call [rcx + rax * 8]",
+        "cli",
+        "jmp {leave}",
+        orig_rax = const ORIG_RAX,
+        calls = sym syscall::CALLS_WITH_REGISTERS,
+        rflags = const RFLAGS,
+        r11 = const R11,
+        rbx = const offset_of!(PtRegs, rbx),
+        r12 = const offset_of!(PtRegs, r12),
+        r13 = const offset_of!(PtRegs, r13),
+        r14 = const offset_of!(PtRegs, r14),
+        r15 = const offset_of!(PtRegs, r15),
+        leave = sym leave_syscall,
+    );
+}
+
+/// The way out of a system call whose registers are all in place, 8 bytes above RSP: does the work that is due, and leaves by SYSRET if
+/// they are such as a call leaves. Interrupts are off.
+#[unsafe(naked)]
+unsafe extern "C" fn leave_syscall() {
+    naked_asm!(
+        "mov rax, gs:[{current}]",
+        "test dword ptr [rax + {flags}], {work}",
+        "jz 3f",
+        "lea rdi, [rsp + 8]",
+        "call {do_work}",
+        "3:",
+        "add rsp, 8",
+        // After sigreturn they may be those of a call that a signal interrupted, or came after; then RCX and R11 are as SYSRET leaves
+        // them. It treats some flags differently.
+        "mov rcx, [rsp + {rcx}]",
+        "cmp rcx, [rsp + {rip}]",
+        "jne 2f",
+        "mov r11, [rsp + {r11}]",
+        "cmp r11, [rsp + {rflags}]",
+        "jne 2f",
+        "test r11d, {not_sysret}",
+        "jnz 2f",
+        "cmp qword ptr [rsp + {cs}], {user_cs}",
+        "jne 2f",
+        "cmp qword ptr [rsp + {ss}], {user_ds}",
+        "jne 2f",
+        // On an address that is not canonical SYSRET faults in the kernel (CVE-2012-0217).
+        "mov rax, rcx",
+        "shr rax, 47",
         "jnz 2f",
         "pop r15",
         "pop r14",
@@ -370,46 +501,23 @@ unsafe extern "C" fn syscall_entry() {
         "mov rsp, [rsp + {rsp_from_orig}]",
         "swapgs",
         "sysretq",
-        // After sigreturn they may still be those of a call that a signal interrupted, or came after.
-        "4:",
-        "mov rcx, [rsp + {rcx}]",
-        "cmp rcx, [rsp + {rip}]",
-        "jne 2f",
-        "mov r11, [rsp + {r11}]",
-        "cmp r11, [rsp + {rflags}]",
-        "jne 2f",
-        "cmp qword ptr [rsp + {cs}], {user_cs}",
-        "jne 2f",
-        "cmp qword ptr [rsp + {ss}], {user_ds}",
-        "jne 2f",
-        // On an address that is not canonical SYSRET faults in the kernel (CVE-2012-0217). A call came from one that is.
-        "shr rcx, 47",
-        "jz 3b",
         "2:",
-        "jmp {to_user}",
-        "5:",
-        "call {unknown}",
-        "jmp 6b",
-        user_sp = const USER_SP,
-        kernel_sp = const KERNEL_SP,
-        user_ds = const USER_DS,
-        user_cs = const USER_CS,
-        numbers = const syscall::NUMBERS,
-        calls = sym syscall::CALLS,
-        unknown = sym syscall::unknown,
+        "jmp {restore}",
         current = const CURRENT,
         flags = const FLAGS,
         work = const WORK,
-        orig_rax = const ORIG_RAX,
+        do_work = sym exit_work,
         rcx = const RCX,
+        rip = const RIP,
         r11 = const R11,
+        rflags = const RFLAGS,
+        not_sysret = const NOT_SYSRET,
         cs = const CS,
         ss = const SS,
-        rip = const RIP,
-        rflags = const RFLAGS,
-        not_sysret = const (flags::TF | flags::RF),
+        user_cs = const USER_CS,
+        user_ds = const USER_DS,
         rsp_from_orig = const RSP - ORIG_RAX,
-        to_user = sym return_to_user,
+        restore = sym restore_to_user,
     );
 }
 
@@ -417,6 +525,17 @@ unsafe extern "C" fn syscall_entry() {
 extern "C" fn exit_work(regs: &mut PtRegs) {
     crate::task::exit_to_user_mode(regs);
     fpu::load_for_user();
+}
+
+/// A step of what [`exit_work`] does, if no work on registers is due; more may be afterwards. Interrupts are off.
+extern "C" fn other_work() {
+    if current().has_flag(flag::NEED_RESCHED) {
+        irq::enable();
+        sched::schedule();
+        let _ = irq::save();
+    } else {
+        fpu::load_for_user();
+    }
 }
 
 /// What a new kernel stack runs first: `switch` returns here, with the user registers right above.

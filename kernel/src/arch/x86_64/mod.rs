@@ -32,6 +32,7 @@ pub mod time;
 mod uaccess;
 pub mod vdso;
 
+pub use entry::with_all_registers;
 pub use kernel_pages::{
     copy_frame, frame_ptr, map_device, map_kernel_page, unmap_kernel_page, zero_frame,
 };

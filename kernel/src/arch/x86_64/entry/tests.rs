@@ -3,8 +3,6 @@
 use core::arch::asm;
 
 use super::*;
-use crate::arch::x86_64::irq;
-use crate::sched::current;
 
 const SWAPGS: &[u8] = &[0x0f, 0x01, 0xf8];
 const LFENCE: &[u8] = &[0x0f, 0xae, 0xe8];
