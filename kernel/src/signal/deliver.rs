@@ -38,16 +38,6 @@ struct Handling {
     altstack: AltStack,
 }
 
-impl Handling {
-    /// Room for one, which is filled in place: it is large.
-    const NONE: Handling = Handling {
-        info: SigInfo::kernel(Signal::SIGKILL),
-        action: Action::DEFAULT,
-        mask: SigSet::EMPTY,
-        altstack: AltStack::DISABLED,
-    };
-}
-
 /// A frame that was built: what changes for its handler.
 struct Built {
     blocks: SigSet,
@@ -56,11 +46,17 @@ struct Built {
 
 /// Takes all signals that are due. Interrupts on, no lock held.
 pub fn deliver(regs: &mut PtRegs) {
+    let thread = current();
     let mut restart = Restart::of(regs);
-    let mut handling = Handling::NONE;
-    let mut built = None;
+    // Filled in place: it is large.
+    let mut handling = Handling {
+        info: SigInfo::kernel(Signal::SIGKILL),
+        action: Action::DEFAULT,
+        mask: SigSet::EMPTY,
+        altstack: AltStack::DISABLED,
+    };
     loop {
-        match next_signal(built.take(), &mut handling) {
+        match next_signal(&thread, &mut handling) {
             Next::Nothing => break,
             Next::Exit(status) => exit::exit_group(status),
             Next::ExitThread => exit::exit_thread(ExitStatus::Code(0)),
@@ -68,21 +64,21 @@ pub fn deliver(regs: &mut PtRegs) {
             Next::Handle => {
                 restart.before_handler(regs, &handling.action);
                 rseq::abort_if_inside(regs);
-                built = handle(regs, &handling);
+                if let Some(built) = handle(regs, &handling)
+                    && !enter_handler(&thread, &built)
+                {
+                    return;
+                }
             }
         }
     }
     restart.without_handler(regs);
 }
 
-/// Takes what `built` says into account, and then the next signal, into `handling` if it has a handler. When there is none, a temporary
-/// mask ends.
-fn next_signal(built: Option<Built>, handling: &mut Handling) -> Next {
-    let thread = current();
-    let mut signals = thread.process.signals.lock();
-    if let Some(built) = built {
-        enter_handler(&thread, &signals, &built);
-    }
+/// Takes the next signal, into `handling` if it has a handler. When there is none, a temporary mask ends.
+#[inline]
+fn next_signal(thread: &Thread, handling: &mut Handling) -> Next {
+    let mut signals = thread.process.signals.lock_irq();
     let mut own = thread.signals.lock_inside(&signals);
     loop {
         if let Some(status) = signals.group_exit {
@@ -98,7 +94,7 @@ fn next_signal(built: Option<Built>, handling: &mut Handling) -> Next {
             if let Some(mask) = own.saved.take() {
                 own.blocked = mask;
             }
-            recalculate(&thread, &signals, &own);
+            recalculate(thread, &signals, &own);
             return Next::Nothing;
         }
         if let Some(next) = decide(&mut signals, &own, handling) {
@@ -107,23 +103,28 @@ fn next_signal(built: Option<Built>, handling: &mut Handling) -> Next {
     }
 }
 
-/// The thread is about to run a handler, with the mask that goes with it.
-fn enter_handler(thread: &Thread, signals: &ProcessSignals, built: &Built) {
-    let mut own = thread.signals.lock();
+/// The thread is about to run a handler, with the mask that goes with it. Whether there is more to do.
+#[inline]
+fn enter_handler(thread: &Thread, built: &Built) -> bool {
+    let signals = thread.process.signals.lock_irq();
+    let mut own = thread.signals.lock_inside(&signals);
     own.saved = None;
     if built.disarm {
         own.altstack = AltStack::RESET;
     }
     let blocked = own.blocked.union(built.blocks);
     let newly = send::block(&mut own, blocked);
+    let more = recalculate(thread, &signals, &own);
     drop(own);
-    if SigSet(newly.0 & signals.pending.set().0) != SigSet::EMPTY {
-        send::retarget(signals, thread, newly);
+    if !SigSet(newly.0 & signals.pending.set().0).is_empty() {
+        send::retarget(&signals, thread, newly);
     }
+    more
 }
 
 /// Takes the next signal out of its queue into `info`: one that the thread's own instruction caused, then the thread's, then the
 /// process's. False if there is none.
+#[inline]
 pub(super) fn dequeue(
     signals: &mut ProcessSignals,
     own: &mut ThreadSignals,

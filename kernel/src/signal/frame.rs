@@ -6,6 +6,7 @@ use super::set::SigSet;
 
 /// sigaltstack(2) state of a thread. `size` 0: disabled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct AltStack {
     pub base: usize,
     /// Bytes.

@@ -147,6 +147,8 @@ impl Layout {
 
 /// Size of siginfo_t.
 pub const SIGINFO_SIZE: usize = 128;
+/// Of its words so many are used, the first ones.
+pub const SIGINFO_WORDS: usize = 6;
 
 impl SigInfo {
     /// A signal sent by the kernel itself, with nothing more to say.
@@ -178,41 +180,50 @@ impl SigInfo {
     /// The 128 bytes that user code sees; all padding is zero.
     pub fn abi_bytes(&self) -> [u8; SIGINFO_SIZE] {
         let mut bytes = [0; SIGINFO_SIZE];
-        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        put(0, &(self.signal.number() as i32).to_ne_bytes());
-        put(8, &self.code.to_ne_bytes());
-        match self.detail {
-            Detail::None => {}
-            Detail::Sender { pid, uid } => {
-                put(16, &pid.to_ne_bytes());
-                put(20, &uid.to_ne_bytes());
-            }
-            Detail::Raw { errno, fields } => {
-                put(4, &errno.to_ne_bytes());
-                for (n, field) in fields.iter().enumerate() {
-                    put(16 + 8 * n, &field.to_ne_bytes());
-                }
-            }
+        let (used, _) = bytes.as_chunks_mut();
+        for (to, word) in used.iter_mut().zip(self.abi_words()) {
+            *to = word.to_ne_bytes();
+        }
+        bytes
+    }
+
+    /// The words of them that are not always zero: number and errno, code, and the union.
+    #[inline]
+    pub fn abi_words(&self) -> [u64; SIGINFO_WORDS] {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let (errno, fields) = match self.detail {
+            Detail::None => (0, [0; 4]),
+            Detail::Sender { pid, uid } => (0, [pair(pid, uid), 0, 0, 0]),
+            Detail::Raw { errno, fields } => (errno, fields),
             Detail::Timer { id, overrun, value } => {
-                put(16, &id.to_ne_bytes());
-                put(20, &overrun.to_ne_bytes());
-                put(24, &value.to_ne_bytes());
+                (0, [pair(id as u32, overrun as u32), value, 0, 0])
             }
-            Detail::Fault { addr } => put(16, &addr.to_ne_bytes()),
+            Detail::Fault { addr } => (0, [addr as u64, 0, 0, 0]),
             Detail::Child {
                 pid,
                 uid,
                 status,
                 utime,
                 stime,
-            } => {
-                put(16, &pid.to_ne_bytes());
-                put(20, &uid.to_ne_bytes());
-                put(24, &status.to_ne_bytes());
-                put(32, &utime.to_ne_bytes());
-                put(40, &stime.to_ne_bytes());
-            }
-        }
-        bytes
+            } => (
+                0,
+                [
+                    pair(pid, uid),
+                    pair(status as u32, 0),
+                    utime as u64,
+                    stime as u64,
+                ],
+            ),
+        };
+        let number = pair(self.signal.number().into(), errno as u32);
+        let [first, second, third, fourth] = fields;
+        [
+            number,
+            pair(self.code as u32, 0),
+            first,
+            second,
+            third,
+            fourth,
+        ]
     }
 }

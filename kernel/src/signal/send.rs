@@ -59,6 +59,7 @@ pub fn send_preferring(process: &Process, thread: Option<&Thread>, info: SigInfo
     outcome
 }
 
+#[inline(always)]
 fn queue_shared(
     signals: &mut ProcessSignals,
     process: &Process,
@@ -156,7 +157,7 @@ fn have(signals: &mut ProcessSignals, taker: &Arc<Thread>, signal: Signal, effec
 
 /// What the signal would do to the thread now; `None` if it would not take it (wants_signal, sig_fatal): it blocks it, or it sleeps or
 /// waits and has others to take already; and a stopped one takes nothing.
-#[inline]
+#[inline(always)]
 fn effect_on(signals: &ProcessSignals, thread: &Thread, signal: Signal) -> Option<Effect> {
     let flags = thread.flags.load(Ordering::Acquire);
     if flags & flag::EXITING != 0 || signals.stopped.is_some() {
@@ -191,12 +192,17 @@ enum Room {
 
 impl Room {
     /// Only real-time signals need memory to be queued, which counts for the receiver's user (`__send_signal_locked`).
-    #[inline]
+    #[inline(always)]
     fn find(process: &Process, info: &SigInfo) -> Room {
         let from_user_queue = info.code < 0;
         if !info.signal.is_realtime() && !from_user_queue {
             return Room::Slot;
         }
+        Room::of_user(process, info)
+    }
+
+    #[inline(never)]
+    fn of_user(process: &Process, info: &SigInfo) -> Room {
         let limit = process.rlimits.soft(Resource::PendingSignals);
         let uid = process.credentials.user().real;
         if !info.signal.is_realtime() {
@@ -212,8 +218,16 @@ impl Room {
     }
 
     /// Puts the signal into a queue; false if it is pending already and need not be again. `EAGAIN`.
-    #[inline]
+    #[inline(always)]
     fn queue(self, pending: &mut Pending, info: &SigInfo) -> Result<bool> {
+        match self {
+            Room::Slot => Ok(pending.push_standard(info)),
+            other => other.queue_counted(pending, info),
+        }
+    }
+
+    #[inline(never)]
+    fn queue_counted(self, pending: &mut Pending, info: &SigInfo) -> Result<bool> {
         match self {
             Room::Slot => Ok(pending.push_standard(info)),
             Room::Nowhere if !info.signal.is_realtime() => {
@@ -272,7 +286,7 @@ pub fn by_current_process(signal: Signal) -> SigInfo {
 }
 
 /// What sending does before queueing; false if the signal is dropped. `target` is the thread that was named; else the first one counts.
-#[inline]
+#[inline(always)]
 fn prepare(signals: &mut ProcessSignals, signal: Signal, target: Option<&Thread>) -> bool {
     if STOP.contains(signal) {
         flush_everywhere(signals, SigSet::of(&[Signal::SIGCONT]));
@@ -388,8 +402,9 @@ fn notify(thread: &Arc<Thread>) {
     sched::wake_for_signal(thread, false);
 }
 
-/// Brings the thread's SIGPENDING up to date after its mask or a queue has changed. Both locks are held.
-pub(super) fn recalculate(thread: &Thread, signals: &ProcessSignals, own: &ThreadSignals) {
+/// Brings the thread's SIGPENDING up to date after its mask or a queue has changed; what it is. Both locks are held.
+#[inline]
+pub(super) fn recalculate(thread: &Thread, signals: &ProcessSignals, own: &ThreadSignals) -> bool {
     let flags = thread.flags();
     let due = is_due(flags, signals, own);
     if due != (flags & flag::SIGPENDING != 0) {
@@ -399,9 +414,11 @@ pub(super) fn recalculate(thread: &Thread, signals: &ProcessSignals, own: &Threa
             thread.clear_flag(flag::SIGPENDING);
         }
     }
+    due
 }
 
 /// Whether a thread with these flags has something to do before it returns to user mode.
+#[inline]
 fn is_due(flags: u32, signals: &ProcessSignals, own: &ThreadSignals) -> bool {
     let ready = own.pending.set().minus(own.blocked).0 | signals.pending.set().minus(own.blocked).0;
     ready != 0
@@ -424,13 +441,14 @@ pub(super) fn set_blocked_of(
     thread: &Thread,
     change: impl FnOnce(&mut ThreadSignals) -> SigSet,
 ) -> SigSet {
-    let signals = thread.process.signals.lock();
+    let signals = thread.process.signals.lock_irq();
     let mut own = thread.signals.lock_inside(&signals);
     let old = own.blocked;
     let mask = change(&mut own);
     let newly = block(&mut own, mask);
-    let flags = thread.flags();
-    if flags & flag::SIGPENDING != 0 || is_due(flags, &signals, &own) {
+    // Whatever else a thread has to do before it returns to user mode, it has been told when that came up.
+    let pending = SigSet(own.pending.set().0 | signals.pending.set().0);
+    if thread.has_flag(flag::SIGPENDING) || !pending.minus(own.blocked).is_empty() {
         mask_matters(thread, &signals, own, newly);
     }
     old

@@ -116,6 +116,20 @@ impl<T> IrqLock<T> {
         }
     }
 
+    /// As [`IrqLock::lock`], where interrupts are known to be on: in a system call, or in work on the way to user mode, with no other
+    /// such lock held.
+    #[inline]
+    #[track_caller]
+    pub fn lock_irq(&self) -> IrqLockGuard<'_, T> {
+        let flags = irq::disable();
+        rank::acquire(self.rank);
+        IrqLockGuard {
+            rank: self.rank,
+            inner: ManuallyDrop::new(self.inner.lock()),
+            flags,
+        }
+    }
+
     /// As [`IrqLock::lock`], where `_outer` keeps interrupts off; it is held longer than this one.
     #[inline]
     #[track_caller]

@@ -287,21 +287,28 @@ impl Number {
 
 /// kill(2).
 pub fn sys_kill(&[pid, number, ..]: &Args) -> Result<usize> {
-    let number = Number(number as i32);
-    let own = current();
-    let own_group = own.process.group();
-    let to_each = |process: &Process| send_one(process, None, number);
-    match pid as i32 {
-        pid if pid > 0 && pid as u32 == own.process.pid => {
-            send_one(&own.process, None, number)?;
-            Ok(0)
+    let (pid, number) = (pid as i32, Number(number as i32));
+    let own = &current().process;
+    if pid as u32 == own.pid {
+        // Its own signals everybody may send.
+        if let Some(signal) = number.signal()? {
+            send::send_preferring(own, None, sent_by_user(signal, code::SI_USER))?;
         }
-        pid if pid > 0 => {
+        return Ok(0);
+    }
+    kill_others(pid, number)
+}
+
+#[inline(never)]
+fn kill_others(pid: i32, number: Number) -> Result<usize> {
+    let to_each = |process: &Process| send_one(process, None, number);
+    match pid {
+        1.. => {
             let (process, thread) = table::find_either(pid as u32).ok_or(Errno::ESRCH)?;
             send_one(&process, thread.as_deref(), number)?;
             Ok(0)
         }
-        0 => send_to_group(own_group, to_each),
+        0 => send_to_group(current().process.group(), to_each),
         -1 => send_to_all(number),
         i32::MIN => Err(Errno::ESRCH),
         group => send_to_group(group.unsigned_abs(), to_each),

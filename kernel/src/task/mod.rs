@@ -84,7 +84,7 @@ pub fn exit_to_user_mode(regs: &mut PtRegs) {
         if work & flag::SIGPENDING != 0 {
             deliver::deliver(regs);
         }
-        let _ = irq::save();
+        let _ = irq::disable();
     }
 }
 

@@ -532,7 +532,7 @@ extern "C" fn other_work() {
     if current().has_flag(flag::NEED_RESCHED) {
         irq::enable();
         sched::schedule();
-        let _ = irq::save();
+        let _ = irq::disable();
     } else {
         fpu::load_for_user();
     }

@@ -21,6 +21,15 @@ pub fn save() -> Flags {
     Flags(flags & super::regs::flags::IF != 0)
 }
 
+/// Disables interrupts, which are enabled; the state before comes back, as from [`save`].
+#[inline]
+pub fn disable() -> Flags {
+    debug_assert!(enabled(), "interrupts are off already");
+    // SAFETY: always allowed in the kernel. Not `nomem`, as in `save`.
+    unsafe { core::arch::asm!("cli", options(nostack)) };
+    Flags(true)
+}
+
 /// Restores the state that [`save`] gave.
 #[inline]
 pub fn restore(flags: Flags) {

@@ -133,6 +133,7 @@ impl PtRegs {
 
 /// Values of the last synchronous trap, which signal frames show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct TrapInfo {
     pub vector: usize,
     pub error_code: usize,

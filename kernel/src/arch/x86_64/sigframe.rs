@@ -7,15 +7,15 @@
 
 use core::arch::global_asm;
 use core::mem::{MaybeUninit, offset_of};
+use core::ptr;
 
 use super::fpu::{self, Area, FP_SSE, FXSAVE_SIZE, HEADER_SIZE, MXCSR_OFFSET, SW_OFFSET};
 use super::gdt::{USER_CS, USER_DS};
-use super::regs::{PtRegs, flags};
-use super::uaccess::copy_from_user;
+use super::regs::{PtRegs, TrapInfo, flags};
 use crate::mm::uaccess::{self, UserPtr};
 use crate::sched::current;
 use crate::signal::action::sa;
-use crate::signal::info::SIGINFO_SIZE;
+use crate::signal::info::{SIGINFO_SIZE, SIGINFO_WORDS};
 use crate::signal::{AltStack, FrameRequest, FrameStack, SigSet};
 
 /// The frame cannot be written, or what was read back is not one.
@@ -134,23 +134,20 @@ fn place(regs: &PtRegs, stack: FrameStack) -> Result<Placement, BadFrame> {
     Ok(Placement { fp, frame })
 }
 
-/// What a frame shows besides the registers.
+/// What a frame shows besides registers, trap, alternate stack and siginfo.
 #[repr(C)]
 struct FrameValues {
     restorer: usize,
     uc_flags: u64,
-    stack_sp: usize,
-    stack_flags: u64,
-    stack_size: usize,
-    err: usize,
-    trapno: usize,
     mask: u64,
-    cr2: usize,
     fpstate: usize,
 }
 
-// `faultline_signal_frame(rdi: frame, rsi: registers, rdx: values) -> eax: 1 if the address is bad`: everything up to the siginfo,
-// written in place. The words of the context that mean nothing stay the user's own.
+// `faultline_signal_frame(rdi: frame, rsi: registers, rdx: values, rcx: trap, r8: alternate stack, r9: the words of a siginfo, or null)
+// -> eax: 1 if the address is bad`: the frame, written in place. The words of the context that mean nothing stay the user's own.
+//
+// `faultline_read_frame(rdi: ucontext, rsi: registers, rdx: values) -> eax` likewise. Both ends are read before a register changes; a page
+// between them there is not.
 global_asm!(
     ".pushsection .text.uaccess, \"ax\"",
     ".macro frame_value from, to",
@@ -167,9 +164,12 @@ global_asm!(
     "frame_value {v_flags}, {uc}",
     "xor eax, eax",
     "mov [rdi + {uc} + {uc_link}], rax",
-    "frame_value {v_stack_sp}, {uc}+{uc_stack}",
-    "frame_value {v_stack_flags}, {uc}+{uc_stack}+8",
-    "frame_value {v_stack_size}, {uc}+{uc_stack}+16",
+    "mov rax, [r8 + {s_base}]",
+    "mov [rdi + {uc} + {uc_stack}], rax",
+    "mov eax, [r8 + {s_flags}]",
+    "mov [rdi + {uc} + {uc_stack} + 8], rax",
+    "mov rax, [r8 + {s_size}]",
+    "mov [rdi + {uc} + {uc_stack} + 16], rax",
     "frame_register {r8}, 0",
     "frame_register {r9}, 8",
     "frame_register {r10}, 16",
@@ -189,30 +189,94 @@ global_asm!(
     "frame_register {rip}, 128",
     "frame_register {rflags}, 136",
     "movzx eax, word ptr [rsi + {cs}]",
-    "movzx ecx, word ptr [rsi + {ss}]",
-    "shl rcx, 48",
-    "or rax, rcx",
+    "movzx r8d, word ptr [rsi + {ss}]",
+    "shl r8, 48",
+    "or rax, r8",
     "mov [rdi + {mcontext} + {c_cs}], rax",
-    "frame_value {v_err}, {mcontext}+{c_err}",
-    "frame_value {v_trapno}, {mcontext}+{c_trapno}",
+    "mov rax, [rcx + {t_error}]",
+    "mov [rdi + {mcontext} + {c_err}], rax",
+    "mov rax, [rcx + {t_vector}]",
+    "mov [rdi + {mcontext} + {c_trapno}], rax",
+    "mov rax, [rcx + {t_cr2}]",
+    "mov [rdi + {mcontext} + {c_cr2}], rax",
     "frame_value {v_mask}, {mcontext}+{c_oldmask}",
     "mov [rdi + {uc} + {uc_sigmask}], rax",
-    "frame_value {v_cr2}, {mcontext}+{c_cr2}",
     "frame_value {v_fpstate}, {mcontext}+{c_fpstate}",
+    "test r9, r9",
+    "jz faultline_signal_frame_end",
+    ".set at, 0",
+    ".rept {info_words}",
+    "mov rax, [r9 + at]",
+    "mov [rdi + {siginfo} + at], rax",
+    ".set at, at + 8",
+    ".endr",
+    "xor eax, eax",
+    ".rept {info_size} / 8 - {info_words}",
+    "mov [rdi + {siginfo} + at], rax",
+    ".set at, at + 8",
+    ".endr",
     ".global faultline_signal_frame_end",
     "faultline_signal_frame_end:",
     "xor eax, eax",
     "ret",
-    ".global faultline_signal_frame_fixup",
-    "faultline_signal_frame_fixup:",
+    ".macro context_value from, to",
+    "mov rax, [rdi + \\from]",
+    "mov [rdx + \\to], rax",
+    ".endm",
+    ".macro context_register from, to",
+    "mov rax, [rdi + {in_uc} + \\from]",
+    "mov [rsi + \\to], rax",
+    ".endm",
+    ".global faultline_read_frame",
+    "faultline_read_frame:",
+    "mov rax, [rdi]",
+    "context_value {uc_sigmask}, {r_mask}",
+    "context_value 0, {r_flags}",
+    "context_value {uc_stack}, {r_stack_base}",
+    "context_value {uc_stack}+8, {r_stack_flags}",
+    "context_value {uc_stack}+16, {r_stack_size}",
+    "context_value {in_uc}+{c_fpstate}, {r_fpstate}",
+    "context_value {in_uc}+136, {r_rflags}",
+    "context_value {in_uc}+{c_cs}, {r_selectors}",
+    "context_register 0, {r8}",
+    "context_register 8, {r9}",
+    "context_register 16, {r10}",
+    "context_register 24, {r11}",
+    "context_register 32, {r12}",
+    "context_register 40, {r13}",
+    "context_register 48, {r14}",
+    "context_register 56, {r15}",
+    "context_register 64, {rdi}",
+    "context_register 72, {rsi}",
+    "context_register 80, {rbp}",
+    "context_register 88, {rbx}",
+    "context_register 96, {rdx}",
+    "context_register 104, {rax}",
+    "context_register 112, {rcx}",
+    "context_register 120, {rsp}",
+    "context_register 128, {rip}",
+    "xor eax, eax",
+    ".global faultline_frames_end",
+    "faultline_frames_end:",
+    "ret",
+    ".global faultline_frames_fixup",
+    "faultline_frames_fixup:",
     "mov eax, 1",
     "ret",
+    ".purgem frame_value",
+    ".purgem frame_register",
+    ".purgem context_value",
+    ".purgem context_register",
     ".popsection",
     uc = const UCONTEXT_OFFSET,
+    siginfo = const SIGINFO_OFFSET,
+    info_size = const SIGINFO_SIZE,
+    info_words = const SIGINFO_WORDS,
     uc_link = const offset_of!(UContext, link),
     uc_stack = const offset_of!(UContext, stack_sp),
     uc_sigmask = const offset_of!(UContext, sigmask),
     mcontext = const UCONTEXT_OFFSET + offset_of!(UContext, mcontext),
+    in_uc = const offset_of!(UContext, mcontext),
     c_cs = const offset_of!(SigContext, cs),
     c_err = const offset_of!(SigContext, err),
     c_trapno = const offset_of!(SigContext, trapno),
@@ -221,14 +285,22 @@ global_asm!(
     c_fpstate = const offset_of!(SigContext, fpstate),
     v_restorer = const offset_of!(FrameValues, restorer),
     v_flags = const offset_of!(FrameValues, uc_flags),
-    v_stack_sp = const offset_of!(FrameValues, stack_sp),
-    v_stack_flags = const offset_of!(FrameValues, stack_flags),
-    v_stack_size = const offset_of!(FrameValues, stack_size),
-    v_err = const offset_of!(FrameValues, err),
-    v_trapno = const offset_of!(FrameValues, trapno),
     v_mask = const offset_of!(FrameValues, mask),
-    v_cr2 = const offset_of!(FrameValues, cr2),
     v_fpstate = const offset_of!(FrameValues, fpstate),
+    t_vector = const offset_of!(TrapInfo, vector),
+    t_error = const offset_of!(TrapInfo, error_code),
+    t_cr2 = const offset_of!(TrapInfo, cr2),
+    s_base = const offset_of!(AltStack, base),
+    s_size = const offset_of!(AltStack, size),
+    s_flags = const offset_of!(AltStack, flags),
+    r_flags = const offset_of!(ReadValues, uc_flags),
+    r_stack_base = const offset_of!(ReadValues, stack_base),
+    r_stack_flags = const offset_of!(ReadValues, stack_flags),
+    r_stack_size = const offset_of!(ReadValues, stack_size),
+    r_mask = const offset_of!(ReadValues, mask),
+    r_fpstate = const offset_of!(ReadValues, fpstate),
+    r_rflags = const offset_of!(ReadValues, rflags),
+    r_selectors = const offset_of!(ReadValues, selectors),
     r8 = const offset_of!(PtRegs, r8),
     r9 = const offset_of!(PtRegs, r9),
     r10 = const offset_of!(PtRegs, r10),
@@ -251,18 +323,41 @@ global_asm!(
     ss = const offset_of!(PtRegs, ss),
 );
 
-unsafe extern "C" {
-    fn faultline_signal_frame(frame: usize, regs: &PtRegs, values: &FrameValues) -> u32;
-    static faultline_signal_frame_end: u8;
-    static faultline_signal_frame_fixup: u8;
+/// What is read of a frame but for the general registers: the user's claims.
+#[derive(Default)]
+#[repr(C)]
+struct ReadValues {
+    uc_flags: u64,
+    stack_base: usize,
+    stack_flags: u64,
+    stack_size: usize,
+    mask: u64,
+    fpstate: usize,
+    rflags: usize,
+    /// CS, GS, FS and SS.
+    selectors: [u16; 4],
 }
 
-/// The row of the exception table: from where to where a frame is written, and where a fault goes on.
+unsafe extern "C" {
+    fn faultline_signal_frame(
+        frame: usize,
+        regs: &PtRegs,
+        values: &FrameValues,
+        trap: *const TrapInfo,
+        altstack: &AltStack,
+        info: *const u64,
+    ) -> u32;
+    fn faultline_read_frame(context: usize, regs: &mut PtRegs, values: *mut ReadValues) -> u32;
+    static faultline_frames_end: u8;
+    static faultline_frames_fixup: u8;
+}
+
+/// The row of the exception table: from where to where frames are written and read, and where a fault goes on.
 pub(super) fn exception_row() -> (*const u8, *const u8, *const u8) {
     (
         faultline_signal_frame as *const u8,
-        &raw const faultline_signal_frame_end,
-        &raw const faultline_signal_frame_fixup,
+        &raw const faultline_frames_end,
+        &raw const faultline_frames_fixup,
     )
 }
 
@@ -270,10 +365,7 @@ pub(super) fn exception_row() -> (*const u8, *const u8, *const u8) {
 pub fn setup_frame(regs: &mut PtRegs, request: &FrameRequest) -> Result<(), BadFrame> {
     let Placement { fp, frame } = place(regs, request.stack)?;
     write_fpu(fp)?;
-    write_context(regs, request, fp, frame)?;
-    if request.action.has(sa::SIGINFO) {
-        uaccess::write_bytes(frame + SIGINFO_OFFSET, &request.info.abi_bytes())?;
-    }
+    write_frame(regs, request, fp, frame)?;
     fpu::reset_current();
     regs.rdi = request.info.signal.number() as usize;
     regs.rsi = frame + SIGINFO_OFFSET;
@@ -287,13 +379,12 @@ pub fn setup_frame(regs: &mut PtRegs, request: &FrameRequest) -> Result<(), BadF
     Ok(())
 }
 
-fn write_context(
+fn write_frame(
     regs: &PtRegs,
     request: &FrameRequest,
     fp: usize,
     frame: usize,
 ) -> Result<(), BadFrame> {
-    let trap = current().arch.trap();
     let xstate = if fpu::components() == 0 {
         0
     } else {
@@ -302,17 +393,21 @@ fn write_context(
     let values = FrameValues {
         restorer: request.action.restorer,
         uc_flags: xstate | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
-        stack_sp: request.altstack.base,
-        stack_flags: u64::from(request.altstack.flags),
-        stack_size: request.altstack.size,
-        err: trap.error_code,
-        trapno: trap.vector,
         mask: request.mask.0,
-        cr2: trap.cr2,
         fpstate: fp,
     };
-    // SAFETY: all of the frame is in the user's half, where faults are fixed up; the registers and values are the kernel's own.
-    let write = || unsafe { faultline_signal_frame(frame, regs, &values) };
+    let trap = current().arch.trap_ptr();
+    let info: [u64; SIGINFO_WORDS];
+    let info = if request.action.has(sa::SIGINFO) {
+        info = request.info.abi_words();
+        info.as_ptr()
+    } else {
+        ptr::null()
+    };
+    // SAFETY: all of the frame is in the user's half, where faults are fixed up; all else is the kernel's own, and the trap is the current
+    // thread's, which changes it nowhere else meanwhile.
+    let write =
+        || unsafe { faultline_signal_frame(frame, regs, &values, trap, request.altstack, info) };
     match super::uaccess::with_user_range(frame, FRAME_SIZE, write) {
         Some(0) => Ok(()),
         _ => Err(BadFrame),
@@ -320,6 +415,7 @@ fn write_context(
 }
 
 /// Software's part of the image: magic and size, components, size without the closing magic; three more words are zero.
+#[inline]
 fn software_part() -> [u64; 3] {
     let size = fpu::size();
     [
@@ -354,52 +450,36 @@ fn copy_fpu(area: &mut Area, to: usize) -> Result<(), BadFrame> {
 /// Reads the frame back that a handler leaves: RSP is above the return address, which its `ret` has taken.
 pub fn restore_frame(regs: &mut PtRegs) -> Result<RestoredFrame, BadFrame> {
     let from = regs.rsp.wrapping_sub(8).wrapping_add(UCONTEXT_OFFSET);
-    let mut context = MaybeUninit::<UContext>::uninit();
-    // SAFETY: there is room for the bytes of a context.
-    if unsafe { copy_from_user(context.as_mut_ptr().cast(), from, size_of::<UContext>()) } != 0 {
+    let mut values = MaybeUninit::<ReadValues>::uninit();
+    // SAFETY: the context is in the user's half, where faults are fixed up, and there is room for the values.
+    let read = || unsafe { faultline_read_frame(from, regs, values.as_mut_ptr()) };
+    if super::uaccess::with_user_range(from, size_of::<UContext>(), read) != Some(0) {
         return Err(BadFrame);
     }
-    // SAFETY: all bytes were written, and any bytes are a context.
-    let context = unsafe { context.assume_init_ref() };
+    // SAFETY: all of them were written, and any bytes are values.
+    let values = unsafe { values.assume_init_ref() };
     let restored = RestoredFrame {
-        mask: SigSet(context.sigmask),
+        mask: SigSet(values.mask),
         altstack: AltStack {
-            base: context.stack_sp as usize,
-            size: context.stack_size as usize,
-            flags: context.stack_flags,
+            base: values.stack_base,
+            size: values.stack_size,
+            flags: values.stack_flags as u32,
         },
     };
-    let strict = context.flags & UC_STRICT_RESTORE_SS != 0;
-    restore_registers(regs, &context.mcontext, strict);
-    restore_fpu(context.mcontext.fpstate as usize)?;
+    restore_special(regs, values);
+    restore_fpu(values.fpstate)?;
     Ok(restored)
 }
 
-/// Takes the registers from a frame. A RIP or selectors that cannot be are found by the IRETQ on the way out, as on Linux; `strict`
-/// (UC_STRICT_RESTORE_SS) says that SS is the program's own wish, and not what an old program left there.
-fn restore_registers(regs: &mut PtRegs, from: &SigContext, strict: bool) {
-    let ss = if strict { from.ss | 3 } else { USER_DS };
-    regs.r15 = from.r15 as usize;
-    regs.r14 = from.r14 as usize;
-    regs.r13 = from.r13 as usize;
-    regs.r12 = from.r12 as usize;
-    regs.rbp = from.rbp as usize;
-    regs.rbx = from.rbx as usize;
-    regs.r11 = from.r11 as usize;
-    regs.r10 = from.r10 as usize;
-    regs.r9 = from.r9 as usize;
-    regs.r8 = from.r8 as usize;
-    regs.rax = from.rax as usize;
-    regs.rcx = from.rcx as usize;
-    regs.rdx = from.rdx as usize;
-    regs.rsi = from.rsi as usize;
-    regs.rdi = from.rdi as usize;
+/// Takes the registers from a frame that are not the user's alone. A RIP or selectors that cannot be are found by the IRETQ on the way
+/// out, as on Linux; UC_STRICT_RESTORE_SS says that SS is the program's own wish, and not what an old program left there.
+fn restore_special(regs: &mut PtRegs, from: &ReadValues) {
+    let [cs, _, _, ss] = from.selectors;
+    let strict = from.uc_flags & UC_STRICT_RESTORE_SS != 0;
     regs.forget_syscall();
-    regs.rip = from.rip as usize;
-    regs.rflags = regs.rflags & !USER_FLAGS | from.eflags as usize & USER_FLAGS;
-    regs.rsp = from.rsp as usize;
-    regs.cs = usize::from(from.cs | 3);
-    regs.ss = usize::from(ss);
+    regs.rflags = regs.rflags & !USER_FLAGS | from.rflags & USER_FLAGS;
+    regs.cs = usize::from(cs | 3);
+    regs.ss = usize::from(if strict { ss | 3 } else { USER_DS });
 }
 
 /// How much of an FPU image is to be believed.

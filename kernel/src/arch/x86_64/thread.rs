@@ -121,6 +121,11 @@ impl ThreadState {
         self.trap.get()
     }
 
+    /// The same in its place, for the thread itself.
+    pub(super) fn trap_ptr(&self) -> *const TrapInfo {
+        self.trap.as_ptr()
+    }
+
     /// Runs `f` on the FPU state of a user thread.
     pub(super) fn with_fpu<R>(&self, f: impl FnOnce(&mut Area) -> R) -> R {
         // SAFETY: only the thread itself, or the CPU on whose registers its state was left, comes here, and `f` does not come here again

@@ -1,5 +1,7 @@
 //! Signal frames, written to and read back from real user memory; and what a forged one cannot do.
 
+use alloc::format;
+
 use super::*;
 use crate::mm::map::Place;
 use crate::mm::{PAGE_SIZE, VmFlags};
@@ -128,17 +130,38 @@ fn a_frame_without_room_is_refused() {
     in_user_process(no_room_changes_nothing);
 }
 
+/// The context lies across the end of what is mapped.
+fn half_a_frame_changes_nothing() {
+    map_stack();
+    for missing in [8, 64, 296] {
+        let at = TOP + missing - size_of::<UContext>();
+        let mut regs = PtRegs {
+            rsp: at,
+            ..interrupted()
+        };
+        let before = regs;
+        assert!(restore_frame(&mut regs).is_err(), "{missing}");
+        let words = |regs: &PtRegs| format!("{regs:?}");
+        assert_eq!(words(&regs), words(&before), "{missing}");
+    }
+}
+
+#[test_case]
+fn a_frame_that_is_not_all_there_changes_no_register() {
+    in_user_process(half_a_frame_changes_nothing);
+}
+
 #[test_case]
 fn privileged_flags_are_never_taken() {
     let mut regs = interrupted();
-    let all = SigContext {
-        eflags: u64::MAX,
-        ..SigContext::default()
+    let all = ReadValues {
+        rflags: usize::MAX,
+        ..ReadValues::default()
     };
-    restore_registers(&mut regs, &all, true);
+    restore_special(&mut regs, &all);
     assert_eq!(regs.rflags & DANGEROUS, 0);
     assert_eq!(regs.rflags & USER_FLAGS, USER_FLAGS);
-    restore_registers(&mut regs, &SigContext::default(), true);
+    restore_special(&mut regs, &ReadValues::default());
     assert_ne!(regs.rflags & flags::IF, 0, "interrupts stay on");
 }
 
@@ -147,17 +170,18 @@ fn privileged_flags_are_never_taken() {
 fn selectors_never_lead_to_the_kernel() {
     for selector in [0, 0x10, 0x18, 0x23, 0x38, 0xfff8, USER_CS, USER_DS] {
         let mut regs = interrupted();
-        let from = SigContext {
-            cs: selector,
-            ss: selector,
-            ..SigContext::default()
+        let mut from = ReadValues {
+            uc_flags: UC_STRICT_RESTORE_SS,
+            selectors: [selector, 0, 0, selector],
+            ..ReadValues::default()
         };
-        restore_registers(&mut regs, &from, true);
+        restore_special(&mut regs, &from);
         assert!(
             regs.user_mode() && regs.cs & 3 == 3 && regs.ss & 3 == 3,
             "{selector:#x}"
         );
-        restore_registers(&mut regs, &from, false);
+        from.uc_flags = 0;
+        restore_special(&mut regs, &from);
         assert_eq!(regs.ss, USER_DS as usize, "an old frame's SS is not taken");
     }
 }
