@@ -163,8 +163,17 @@ impl File {
     }
 
     /// read(2) at the file's position.
+    #[inline]
     pub fn read(&self, dst: &mut Dst<'_>) -> Result<usize> {
         self.check_readable()?;
+        match &self.opened {
+            Opened::Stream(stream) => stream.read(dst, self.nonblock()),
+            _ => self.read_by_position(dst),
+        }
+    }
+
+    #[inline(never)]
+    fn read_by_position(&self, dst: &mut Dst<'_>) -> Result<usize> {
         match &self.opened {
             Opened::Stream(stream) => stream.read(dst, self.nonblock()),
             Opened::Regular(pages, _) => {
@@ -255,8 +264,17 @@ impl File {
     }
 
     /// write(2) at the file's position, or at the end with O_APPEND.
+    #[inline]
     pub fn write(&self, src: &mut Src<'_>) -> Result<usize> {
         self.check_writable()?;
+        match &self.opened {
+            Opened::Stream(stream) => stream.write(src, self.nonblock()),
+            _ => self.write_by_position(src),
+        }
+    }
+
+    #[inline(never)]
+    fn write_by_position(&self, src: &mut Src<'_>) -> Result<usize> {
         match &self.opened {
             Opened::Stream(stream) => stream.write(src, self.nonblock()),
             Opened::Regular(_, Some(node)) if self.flags() & abi::O_APPEND != 0 => {

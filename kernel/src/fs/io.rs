@@ -151,6 +151,7 @@ impl<'a> Dst<'a> {
         self.put_pieces(bytes)
     }
 
+    #[inline(never)]
     fn put_pieces(&mut self, bytes: &[u8]) -> usize {
         match self {
             Dst::User(pieces) => pieces.transfer(bytes.len(), |addr, done, len| {
@@ -258,6 +259,27 @@ impl<'a> Src<'a> {
         self.take_pieces(buf)
     }
 
+    /// As [`Src::take`], but if `wanted` does not hold for the number of bytes that were copied, they are still to be taken.
+    #[inline(always)]
+    pub fn take_if(&mut self, buf: &mut [u8], wanted: impl FnOnce(usize) -> bool) -> usize {
+        if let Src::User(pieces) = self
+            && pieces.has_together(buf.len())
+        {
+            let copied = uaccess::read_bytes_partly(pieces.addr, buf);
+            if wanted(copied) {
+                pieces.advance(copied);
+            }
+            return copied;
+        }
+        let mut attempt = self.clone();
+        let copied = attempt.take_pieces(buf);
+        if wanted(copied) {
+            *self = attempt;
+        }
+        copied
+    }
+
+    #[inline(never)]
     fn take_pieces(&mut self, buf: &mut [u8]) -> usize {
         match self {
             Src::User(pieces) => pieces.transfer(buf.len(), |addr, done, len| {

@@ -60,6 +60,72 @@ impl State {
     fn is_writable(&self) -> bool {
         self.ring.room() >= PIPE_BUF.min(self.ring.capacity())
     }
+
+    /// Moves what is there and fits, as far as user memory is present; how many bytes.
+    #[inline(always)]
+    fn move_out(&mut self, dst: &mut Dst<'_>) -> usize {
+        let _no_fault = NoFault::new();
+        let wanted = dst.left().min(self.ring.len());
+        // Mostly they lie together.
+        let Some(bytes) = self.ring.readable().get(..wanted) else {
+            return self.move_pages_out(dst, wanted);
+        };
+        let done = dst.put(bytes);
+        self.ring.consume(done);
+        done
+    }
+
+    #[inline(never)]
+    fn move_pages_out(&mut self, dst: &mut Dst<'_>, wanted: usize) -> usize {
+        let mut done = 0;
+        while done < wanted {
+            let bytes = self.ring.readable();
+            let asked = bytes.len().min(wanted - done);
+            let copied = dst.put(&bytes[..asked]);
+            self.ring.consume(copied);
+            done += copied;
+            if copied < asked {
+                break;
+            }
+        }
+        done
+    }
+
+    /// Moves `wanted` bytes, for which there is memory, as far as user memory is present. Fewer than `at_least` become no contents and
+    /// are still to be moved. How many.
+    #[inline(always)]
+    fn move_in(&mut self, src: &mut Src<'_>, wanted: usize, at_least: usize) -> usize {
+        let _no_fault = NoFault::new();
+        let space = self.ring.writable(0, wanted);
+        if space.len() < wanted {
+            return self.move_pages_in(src, wanted, at_least);
+        }
+        let filled = src.take_if(space, |copied| copied >= at_least);
+        if filled >= at_least {
+            self.ring.commit(filled);
+        }
+        filled
+    }
+
+    #[inline(never)]
+    fn move_pages_in(&mut self, src: &mut Src<'_>, wanted: usize, at_least: usize) -> usize {
+        let mut attempt = src.clone();
+        let mut filled = 0;
+        while filled < wanted {
+            let space = self.ring.writable(filled, wanted - filled);
+            let asked = space.len();
+            let copied = attempt.take(space);
+            filled += copied;
+            if copied < asked {
+                break;
+            }
+        }
+        if filled >= at_least {
+            self.ring.commit(filled);
+            *src = attempt;
+        }
+        filled
+    }
 }
 
 /// What one attempt to move bytes came to.
@@ -178,32 +244,44 @@ impl Pipe {
         Ok(capacity)
     }
 
+    #[inline]
     fn read(&self, dst: &mut Dst<'_>, nonblock: bool) -> Result<usize> {
         if dst.left() == 0 {
             return Ok(0);
         }
         loop {
             let (step, was_full) = self.try_read(dst);
-            match step {
-                Step::Moved(done) => {
-                    self.writers.wake_all_of_lock();
-                    if was_full {
-                        self.watchers.tell_of_lock(PollEvents::WRITABLE);
-                    }
-                    return Ok(done);
+            if let Step::Moved(done) = step {
+                self.writers.wake_all_of_lock();
+                if was_full {
+                    self.watchers.tell_of_lock(PollEvents::WRITABLE);
                 }
-                Step::Missing(_) => dst.fault_in()?,
-                Step::NoOtherSide => return Ok(0),
-                Step::Blocked(_) if nonblock => return Err(Errno::EAGAIN),
-                Step::Blocked(_) => self.readers.wait_until(Sleep::Interruptible, || {
-                    let state = self.state.lock();
-                    (!state.ring.is_empty() || state.writers == 0).then_some(())
-                })?,
+                return Ok(done);
+            }
+            if !self.may_read_again(dst, step, nonblock)? {
+                return Ok(0);
             }
         }
     }
 
+    /// Nothing was read: does what has to be done before that is possible. False at the end.
+    #[inline(never)]
+    fn may_read_again(&self, dst: &mut Dst<'_>, step: Step, nonblock: bool) -> Result<bool> {
+        match step {
+            Step::Moved(_) => {}
+            Step::Missing(_) => dst.fault_in()?,
+            Step::NoOtherSide => return Ok(false),
+            Step::Blocked(_) if nonblock => return Err(Errno::EAGAIN),
+            Step::Blocked(_) => self.readers.wait_until(Sleep::Interruptible, || {
+                let state = self.state.lock();
+                (!state.ring.is_empty() || state.writers == 0).then_some(())
+            })?,
+        }
+        Ok(true)
+    }
+
     /// Moves what is there, as far as user memory is present; and whether there was no room to write before.
+    #[inline(always)]
     fn try_read(&self, dst: &mut Dst<'_>) -> (Step, bool) {
         let mut state = self.state.lock();
         let was_full = !state.is_writable();
@@ -214,18 +292,7 @@ impl Pipe {
             };
             return (step, was_full);
         }
-        let _no_fault = NoFault::new();
-        let (mut done, wanted) = (0, dst.left().min(state.ring.len()));
-        while done < wanted {
-            let bytes = state.ring.readable();
-            let asked = bytes.len().min(wanted - done);
-            let copied = dst.put(&bytes[..asked]);
-            state.ring.consume(copied);
-            done += copied;
-            if copied < asked {
-                break;
-            }
-        }
+        let done = state.move_out(dst);
         state.drained += 1;
         let step = match done {
             0 => Step::Missing(0),
@@ -234,6 +301,7 @@ impl Pipe {
         (step, was_full)
     }
 
+    #[inline]
     fn write(&self, src: &mut Src<'_>, nonblock: bool) -> Result<usize> {
         let total = src.left();
         if total == 0 {
@@ -252,13 +320,29 @@ impl Pipe {
     }
 
     /// Moves some bytes, or does what has to be done before that is possible.
+    #[inline(always)]
     fn step_of_write(&self, src: &mut Src<'_>, room: usize, nonblock: bool) -> Result<usize> {
-        match self.try_write(src, room)? {
-            Step::Moved(moved) => {
+        match self.try_write(src, room) {
+            Ok(Step::Moved(moved)) => {
                 self.readers.wake_all_of_lock();
                 self.watchers.tell_of_lock(PollEvents::READABLE);
-                return Ok(moved);
+                Ok(moved)
             }
+            step => self.before_next_write(src, step?, room, nonblock),
+        }
+    }
+
+    /// Nothing was written: does what has to be done before that is possible.
+    #[inline(never)]
+    fn before_next_write(
+        &self,
+        src: &mut Src<'_>,
+        step: Step,
+        room: usize,
+        nonblock: bool,
+    ) -> Result<usize> {
+        match step {
+            Step::Moved(_) => {}
             Step::Missing(ahead) => {
                 let mut missing = src.clone();
                 missing.skip(ahead);
@@ -279,6 +363,7 @@ impl Pipe {
     }
 
     /// Moves what has room, as far as user memory is present; at least `at_least` bytes or nothing. `ENOMEM`.
+    #[inline(always)]
     fn try_write(&self, src: &mut Src<'_>, at_least: usize) -> Result<Step> {
         let mut state = self.state.lock();
         if state.readers == 0 {
@@ -292,24 +377,11 @@ impl Pipe {
         if wanted < at_least {
             return Ok(Step::Blocked(state.drained));
         }
-        let _no_fault = NoFault::new();
-        let mut attempt = src.clone();
-        let mut filled = 0;
-        while filled < wanted {
-            let space = state.ring.writable(filled, wanted - filled);
-            let asked = space.len();
-            let copied = attempt.take(space);
-            filled += copied;
-            if copied < asked {
-                break;
-            }
-        }
-        if filled < at_least {
-            return Ok(Step::Missing(filled));
-        }
-        state.ring.commit(filled);
-        *src = attempt;
-        Ok(Step::Moved(filled))
+        let filled = state.move_in(src, wanted, at_least);
+        Ok(match filled < at_least {
+            true => Step::Missing(filled),
+            false => Step::Moved(filled),
+        })
     }
 
     fn poll(&self, access: Access) -> PollEvents {

@@ -79,9 +79,19 @@ impl Ring {
 
     /// Takes memory for up to `wanted` more bytes, at most [`Ring::room`]; for how many there is some. `ENOMEM` if there is none at all
     /// and the queue is empty.
+    #[inline]
     pub fn reserve(&mut self, wanted: usize) -> Result<usize> {
         debug_assert!(wanted <= self.room());
-        let mut space = self.pages.len() * PAGE_SIZE - self.first - self.len;
+        let space = self.pages.len() * PAGE_SIZE - self.first - self.len;
+        match space >= wanted {
+            true => Ok(wanted),
+            false => self.reserve_more(wanted, space),
+        }
+    }
+
+    /// The same where there is memory for `space` bytes, and that is less.
+    #[inline(never)]
+    fn reserve_more(&mut self, wanted: usize, mut space: usize) -> Result<usize> {
         while space < wanted {
             let many = PAGES.load(Ordering::Relaxed) > frame::total_frames() / 4;
             // Two pages hold any atomic write, wherever it begins.
@@ -112,16 +122,25 @@ impl Ring {
     }
 
     /// Drops the oldest `bytes`.
+    #[inline]
     pub fn consume(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.len);
         self.len -= bytes;
         self.first += bytes;
         if self.len == 0 {
             self.first = 0;
-            // Mostly there is but one.
-            if self.pages.len() > 1 {
-                self.pages.truncate(1);
-            }
+        }
+        // Mostly there is but one page, which stays.
+        if self.pages.len() > 1 {
+            self.give_back_pages();
+        }
+    }
+
+    /// Gives back the pages that nothing is in any more, but for the last.
+    #[inline(never)]
+    fn give_back_pages(&mut self) {
+        if self.len == 0 {
+            self.pages.truncate(1);
         } else if self.first >= PAGE_SIZE {
             self.pages.drain(..self.first / PAGE_SIZE);
             self.first %= PAGE_SIZE;

@@ -1,4 +1,4 @@
-//! Copies of objects between kernel and user memory: of a size that is known when the caller is compiled, and mostly one word.
+//! Copies between kernel and user memory: of bytes, and of objects whose size is known when the caller is compiled, mostly one word.
 //!
 //! There are two sets of routines, with and without STAC and CLAC around the access (SDM volume 3, 4.6.1), and the set that the CPU wants is
 //! chosen once, so that nobody asks at each copy. Nothing in them but the accesses to user memory can fault; a fault that cannot be
@@ -11,10 +11,30 @@ use super::{USER_END, features};
 
 // `get8(rdi: address) -> rax: the word there, rdx: 1 if the address is bad`, `put8(rdi: address, rsi: word) -> eax: 1 if the address is bad`,
 // for half a word `get4` and `put4`; `words(rdi: destination, rsi: source, edx: words) -> eax: 1 if the user's address is bad`, for both
-// directions.
+// directions, and so for `copy(rdi: destination, rsi: source, rdx: bytes) -> rax: bytes not copied`. That takes words first, as each turn of
+// a string instruction counts; a fault among them goes on byte by byte, so that the count is exact.
 global_asm!(
     ".pushsection .text.uaccess, \"ax\"",
     ".macro faultline_objects kind, open=, close=",
+    "faultline_copy_\\kind:",
+    "mov rcx, rdx",
+    "shr rcx, 3",
+    "\\open",
+    "faultline_copy_words_\\kind:",
+    "rep movsq",
+    "faultline_copy_words_end_\\kind:",
+    "mov ecx, edx",
+    "and ecx, 7",
+    "faultline_copy_bytes_\\kind:",
+    "rep movsb",
+    "faultline_copy_bytes_end_\\kind:",
+    "\\close",
+    "mov rax, rcx",
+    "ret",
+    "faultline_copy_words_fixup_\\kind:",
+    "and edx, 7",
+    "lea rcx, [rdx + rcx * 8]",
+    "jmp faultline_copy_bytes_\\kind",
     "faultline_objects_\\kind:",
     "faultline_get8_\\kind:",
     "xor edx, edx",
@@ -74,6 +94,7 @@ struct Routines {
     put8: unsafe extern "C" fn(usize, u64) -> u32,
     put4: unsafe extern "C" fn(usize, u32) -> u32,
     words: unsafe extern "C" fn(usize, usize, u32) -> u32,
+    copy: unsafe extern "C" fn(usize, usize, usize) -> usize,
 }
 
 unsafe extern "C" {
@@ -82,14 +103,26 @@ unsafe extern "C" {
     fn faultline_put8_plain(address: usize, value: u64) -> u32;
     fn faultline_put4_plain(address: usize, value: u32) -> u32;
     fn faultline_words_plain(dst: usize, src: usize, words: u32) -> u32;
+    fn faultline_copy_plain(dst: usize, src: usize, bytes: usize) -> usize;
     fn faultline_get8_guarded(address: usize) -> Got;
     fn faultline_get4_guarded(address: usize) -> Got;
     fn faultline_put8_guarded(address: usize, value: u64) -> u32;
     fn faultline_put4_guarded(address: usize, value: u32) -> u32;
     fn faultline_words_guarded(dst: usize, src: usize, words: u32) -> u32;
+    fn faultline_copy_guarded(dst: usize, src: usize, bytes: usize) -> usize;
+    static faultline_copy_words_plain: u8;
+    static faultline_copy_words_end_plain: u8;
+    static faultline_copy_words_fixup_plain: u8;
+    static faultline_copy_bytes_plain: u8;
+    static faultline_copy_bytes_end_plain: u8;
     static faultline_objects_plain: u8;
     static faultline_objects_end_plain: u8;
     static faultline_objects_fixup_plain: u8;
+    static faultline_copy_words_guarded: u8;
+    static faultline_copy_words_end_guarded: u8;
+    static faultline_copy_words_fixup_guarded: u8;
+    static faultline_copy_bytes_guarded: u8;
+    static faultline_copy_bytes_end_guarded: u8;
     static faultline_objects_guarded: u8;
     static faultline_objects_end_guarded: u8;
     static faultline_objects_fixup_guarded: u8;
@@ -107,6 +140,7 @@ static CHOSEN: Chosen = Chosen(UnsafeCell::new(Routines {
     put8: faultline_put8_plain,
     put4: faultline_put4_plain,
     words: faultline_words_plain,
+    copy: faultline_copy_plain,
 }));
 
 /// Chooses the routines for this CPU. Once, before the first process, with its features turned on.
@@ -120,14 +154,35 @@ pub(super) fn init() {
                 put8: faultline_put8_guarded,
                 put4: faultline_put4_guarded,
                 words: faultline_words_guarded,
+                copy: faultline_copy_guarded,
             };
         }
     }
 }
 
 /// What the exception table has of the routines: start, end and where a fault continues.
-pub(super) fn exception_rows() -> [(*const u8, *const u8, *const u8); 2] {
+pub(super) fn exception_rows() -> [(*const u8, *const u8, *const u8); 6] {
     [
+        (
+            &raw const faultline_copy_words_guarded,
+            &raw const faultline_copy_words_end_guarded,
+            &raw const faultline_copy_words_fixup_guarded,
+        ),
+        (
+            &raw const faultline_copy_bytes_guarded,
+            &raw const faultline_copy_bytes_end_guarded,
+            &raw const faultline_copy_bytes_end_guarded,
+        ),
+        (
+            &raw const faultline_copy_words_plain,
+            &raw const faultline_copy_words_end_plain,
+            &raw const faultline_copy_words_fixup_plain,
+        ),
+        (
+            &raw const faultline_copy_bytes_plain,
+            &raw const faultline_copy_bytes_end_plain,
+            &raw const faultline_copy_bytes_end_plain,
+        ),
         (
             &raw const faultline_objects_guarded,
             &raw const faultline_objects_end_guarded,
@@ -139,6 +194,16 @@ pub(super) fn exception_rows() -> [(*const u8, *const u8, *const u8); 2] {
             &raw const faultline_objects_fixup_plain,
         ),
     ]
+}
+
+/// Copies bytes between the kernel and user memory; how many were not copied.
+///
+/// # Safety
+/// The user's side is in the user's half, where faults are fixed up; the kernel's may be read or written that far.
+#[inline]
+pub(super) unsafe fn copy(dst: usize, src: usize, bytes: usize) -> usize {
+    // SAFETY: nobody writes it any more, and as the caller promises.
+    unsafe { ((*CHOSEN.0.get()).copy)(dst, src, bytes) }
 }
 
 /// Copies an object of `size` bytes from user memory; whether all could be read. The caller knows the size when it is compiled.

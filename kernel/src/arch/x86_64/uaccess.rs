@@ -11,32 +11,14 @@ use super::{USER_END, features, objects, sigframe};
 
 // `faultline_exchange(rdi: address, esi: expected, edx: new, rcx: where the value found goes) -> eax: 1 if the address is bad`.
 //
-// `faultline_copy(rdi: destination, rsi: source, rdx: bytes) -> rax: bytes not copied`, and `faultline_clear(rdi, rdx)` likewise. Words
-// first, as each turn of a string instruction counts; a fault among them goes on byte by byte, so that the count is exact.
+// `faultline_clear(rdi: address, rdx: bytes) -> rax: bytes not cleared`; words first, as in `objects`.
 //
 // `faultline_xsave(rdi: address, rsi: software's 48 bytes, edx: size, ecx: closing magic) -> eax: 1 if the address is bad`: an XSAVE image as
 // signal frames have it, with the header cleared first, as XSAVE leaves its reserved bytes alone. `faultline_xrstor(rdi: address, esi,
 // edx: components) -> eax` likewise; the registers hold anything after a failure.
 global_asm!(
     ".pushsection .text.uaccess, \"ax\"",
-    ".global faultline_copy, faultline_clear",
-    "faultline_copy:",
-    "mov rcx, rdx",
-    "shr rcx, 3",
-    "faultline_copy_words:",
-    "rep movsq",
-    "faultline_copy_words_end:",
-    "mov ecx, edx",
-    "and ecx, 7",
-    "faultline_copy_bytes:",
-    "rep movsb",
-    "faultline_copy_bytes_end:",
-    "mov rax, rcx",
-    "ret",
-    "faultline_copy_words_fixup:",
-    "and edx, 7",
-    "lea rcx, [rdx + rcx * 8]",
-    "jmp faultline_copy_bytes",
+    ".global faultline_clear",
     "faultline_clear:",
     "xor eax, eax",
     "mov rcx, rdx",
@@ -113,16 +95,10 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    fn faultline_copy(dst: usize, src: usize, len: usize) -> usize;
     fn faultline_clear(dst: usize, unused: usize, len: usize) -> usize;
     fn faultline_exchange(address: usize, expected: u32, new: u32, found: *mut u32) -> u32;
     fn faultline_xsave(address: usize, software: *const u64, size: u32, magic: u32) -> u32;
     fn faultline_xrstor(address: usize, low: u32, high: u32) -> u32;
-    static faultline_copy_words: u8;
-    static faultline_copy_words_end: u8;
-    static faultline_copy_words_fixup: u8;
-    static faultline_copy_bytes: u8;
-    static faultline_copy_bytes_end: u8;
     static faultline_clear_words: u8;
     static faultline_clear_words_end: u8;
     static faultline_clear_words_fixup: u8;
@@ -140,19 +116,7 @@ unsafe extern "C" {
 
 /// Where a fault of the instruction at `ip` continues, if that is part of a user copy.
 fn fixup_of(ip: usize) -> Option<usize> {
-    let table = [
-        objects::exception_rows()[0],
-        objects::exception_rows()[1],
-        (
-            &raw const faultline_copy_words,
-            &raw const faultline_copy_words_end,
-            &raw const faultline_copy_words_fixup,
-        ),
-        (
-            &raw const faultline_copy_bytes,
-            &raw const faultline_copy_bytes_end,
-            &raw const faultline_copy_bytes_end,
-        ),
+    let others = [
         (
             &raw const faultline_clear_words,
             &raw const faultline_clear_words_end,
@@ -180,8 +144,9 @@ fn fixup_of(ip: usize) -> Option<usize> {
         ),
         sigframe::exception_row(),
     ];
-    table
+    objects::exception_rows()
         .iter()
+        .chain(&others)
         .find(|(start, end, _)| (*start as usize..*end as usize).contains(&ip))
         .map(|(.., target)| *target as usize)
 }
@@ -202,8 +167,9 @@ pub(super) fn fixup(regs: &mut PtRegs) -> bool {
     }
 }
 
+#[inline]
 fn is_user_range(addr: usize, len: usize) -> bool {
-    addr.checked_add(len).is_some_and(|end| end <= USER_END)
+    len <= USER_END && addr <= USER_END - len
 }
 
 /// Runs `f` while user memory may be touched (SDM volume 3, 4.6.1).
@@ -229,30 +195,32 @@ pub(super) fn with_user_range<R>(addr: usize, len: usize, f: impl FnOnce() -> R)
 ///
 /// # Safety
 /// `dst` has room for `len` bytes.
+#[inline]
 pub unsafe fn copy_from_user(dst: *mut u8, src: usize, len: usize) -> usize {
-    if !is_user_range(src, len) {
-        return copy_below_end(src, len, |len| {
-            // SAFETY: a shorter copy into the caller's room.
-            unsafe { copy_from_user(dst, src, len) }
-        });
+    match is_user_range(src, len) {
+        // SAFETY: the source is in the user's half; the caller has the room.
+        true => unsafe { objects::copy(dst as usize, src, len) },
+        // SAFETY: as above.
+        false => copy_below_end(src, len, |len| unsafe {
+            objects::copy(dst as usize, src, len)
+        }),
     }
-    // SAFETY: the source is in the user's half, where faults are fixed up; the caller has the room.
-    with_access(|| unsafe { faultline_copy(dst as usize, src, len) })
 }
 
 /// Copies to user memory; how many bytes were not copied.
 ///
 /// # Safety
 /// `src` is readable for `len` bytes.
+#[inline]
 pub unsafe fn copy_to_user(dst: usize, src: *const u8, len: usize) -> usize {
-    if !is_user_range(dst, len) {
-        return copy_below_end(dst, len, |len| {
-            // SAFETY: a shorter copy from the caller's bytes.
-            unsafe { copy_to_user(dst, src, len) }
-        });
+    match is_user_range(dst, len) {
+        // SAFETY: the destination is in the user's half; the caller's bytes are readable.
+        true => unsafe { objects::copy(dst, src as usize, len) },
+        // SAFETY: as above.
+        false => copy_below_end(dst, len, |len| unsafe {
+            objects::copy(dst, src as usize, len)
+        }),
     }
-    // SAFETY: the destination is in the user's half, where faults are fixed up; the caller's bytes are readable.
-    with_access(|| unsafe { faultline_copy(dst, src as usize, len) })
 }
 
 /// Writes zeros; how many bytes were not written.
@@ -298,6 +266,8 @@ pub(super) fn xrstor_from_user(from: usize, components: u64, size: usize) -> boo
 }
 
 /// A range that leaves the user's half: what lies below its end is still copied, as for any other bad address.
+#[cold]
+#[inline(never)]
 fn copy_below_end(addr: usize, len: usize, copy: impl FnOnce(usize) -> usize) -> usize {
     match USER_END.checked_sub(addr) {
         Some(room) if room > 0 && room < len => len - room + copy(room),
