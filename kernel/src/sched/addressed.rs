@@ -2,11 +2,12 @@
 //!
 //! A waiter stands in two collections at once: by arrival until its message is read, and by address until it is woken. So the oldest
 //! message is found in constant time, and the waiters of a range in logarithmic time. Waiters live on their own stacks; nothing here
-//! allocates. Whoever wakes a waiter takes it out of both under the lock, and a waiter leaves its stack frame only after it has had the
-//! lock itself.
+//! allocates. Whoever wakes a waiter takes it out of both under the lock, and a waiter leaves its stack frame when `left` is set, or after it
+//! has had the lock itself.
 //!
 //! Lock rank: ADDRESSED.
 
+use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,8 +16,10 @@ use intrusive_collections::{
     intrusive_adapter,
 };
 
-use super::{Sleep, WaitQueue};
+use super::wait::wait_to_be_woken;
+use super::{Sleep, current};
 use crate::sync::{SpinLock, rank};
+use crate::task::Thread;
 
 struct Waiter<M: 'static> {
     unread: LinkedListAtomicLink,
@@ -24,7 +27,9 @@ struct Waiter<M: 'static> {
     address: usize,
     message: M,
     woken: AtomicBool,
-    sleep: WaitQueue,
+    /// It was woken, and the waker looks at it no more.
+    left: AtomicBool,
+    thread: Arc<Thread>,
 }
 
 intrusive_adapter!(ByArrival<M> = UnsafeRef<Waiter<M>>: Waiter<M> { unread => LinkedListAtomicLink } where M: 'static);
@@ -63,12 +68,13 @@ impl<M: Copy + Send + 'static> AddressedQueue<M> {
             address,
             message,
             woken: AtomicBool::new(false),
-            sleep: WaitQueue::new(),
+            left: AtomicBool::new(false),
+            thread: current().arc(),
         };
         let queued = Queued::new(self, &waiter);
         if is_needed() {
             let woken = || waiter.woken.load(Ordering::Acquire).then_some(());
-            let _ = waiter.sleep.wait_until(sleep, woken);
+            let _ = wait_to_be_woken(sleep, None, woken);
         }
         drop(queued);
     }
@@ -98,7 +104,9 @@ impl<M: Copy + Send + 'static> AddressedQueue<M> {
             };
             take_unread(unread, &waiter);
             waiter.woken.store(true, Ordering::Release);
-            waiter.sleep.wake_all();
+            super::wake(&waiter.thread);
+            // The last that is done here: the waiter goes then, whoever holds the lock.
+            waiter.left.store(true, Ordering::Release);
         }
     }
 }
@@ -136,6 +144,9 @@ impl<'a, M> Queued<'a, M> {
 
 impl<M> Drop for Queued<'_, M> {
     fn drop(&mut self) {
+        if self.waiter.left.load(Ordering::Acquire) {
+            return;
+        }
         let mut waiters = self.queue.0.lock();
         take_unread(&mut waiters.unread, self.waiter);
         if self.waiter.waiting.is_linked() {

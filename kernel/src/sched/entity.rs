@@ -103,8 +103,8 @@ impl Entity {
     }
 
     #[inline]
-    pub(super) fn policy(&self) -> Policy {
-        self.parameters().policy
+    pub(super) fn has_policy(&self, policy: Policy) -> bool {
+        self.parameters.load(Ordering::Relaxed) as u8 == policy as u8
     }
 
     /// The real-time priority; 0 for those who share fairly.

@@ -3,19 +3,21 @@
 //! Keys are hashed to buckets. Whoever has a real-time priority stands before all with a lower one, others stand in the order in which
 //! they came. A waiter looks at its word and stands in its bucket's list under the bucket's lock, and wakers take
 //! waiters out under it, so that no wake-up falls between the look and the wait. Waiters live on their own stacks; nothing here
-//! allocates. Whoever was taken out has `woken` set before the lock is released, and leaves its stack frame only after it has had
-//! the lock itself.
+//! allocates. Whoever was taken out has `woken` set before the lock is released, and leaves its stack frame when `left` is set too, or after
+//! it has had the lock itself.
 //!
 //! Lock ranks: FUTEX for a bucket, FUTEX_SECOND for the one with the greater index where two are held.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use intrusive_collections::{LinkedList, LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
 
 use super::timer::Deadline;
-use super::wait::NotYet;
-use super::{Sleep, WaitQueue, current};
+use super::wait::{NotYet, wait_to_be_woken};
+use super::{Sleep, current};
 use crate::sync::{IrqLock, IrqLockGuard, rank};
+use crate::task::Thread;
 
 /// What is waited for: an object and a place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +48,9 @@ struct Waiter {
     /// In which bucket the waiter stands, or stood when it was woken; changed under the locks of the old and the new one.
     bucket: AtomicUsize,
     woken: AtomicBool,
-    sleep: WaitQueue,
+    /// It was woken, and the waker looks at it no more.
+    left: AtomicBool,
+    thread: Arc<Thread>,
 }
 
 intrusive_adapter!(WaiterAdapter = UnsafeRef<Waiter>: Waiter { link => LinkedListAtomicLink });
@@ -57,16 +61,17 @@ static TABLE: [IrqLock<Waiters>; BUCKETS] =
     [const { IrqLock::new(rank::FUTEX, LinkedList::new(WaiterAdapter::NEW)) }; BUCKETS];
 
 impl Waiter {
-    fn new(key: Key, mask: u32) -> Waiter {
+    fn new(key: Key, bucket: usize, mask: u32) -> Waiter {
         Waiter {
             link: LinkedListAtomicLink::new(),
             object: AtomicU64::new(key.object),
             place: AtomicU64::new(key.place),
             mask,
             priority: current().sched.level(),
-            bucket: AtomicUsize::new(key.bucket()),
+            bucket: AtomicUsize::new(bucket),
             woken: AtomicBool::new(false),
-            sleep: WaitQueue::new(),
+            left: AtomicBool::new(false),
+            thread: current().arc(),
         }
     }
 
@@ -84,11 +89,16 @@ impl Waiter {
     /// The waiter has left its list, whose lock is held.
     fn wake(&self) {
         self.woken.store(true, Ordering::Release);
-        self.sleep.wake_all();
+        super::wake(&self.thread);
+        // The last that is done here: the waiter goes then, whoever holds the lock.
+        self.left.store(true, Ordering::Release);
     }
 
     /// Takes the waiter out of whichever list it is in.
     fn leave(&self) {
+        if self.left.load(Ordering::Acquire) {
+            return;
+        }
         loop {
             let bucket = self.bucket.load(Ordering::Relaxed);
             let mut waiters = TABLE[bucket].lock();
@@ -137,17 +147,16 @@ pub fn wait<E>(
     deadline: Option<Deadline>,
     check: impl FnOnce() -> Result<(), E>,
 ) -> Result<Result<(), NotYet>, E> {
-    let waiter = Waiter::new(key, mask);
-    let mut waiters = TABLE[key.bucket()].lock();
+    let bucket = key.bucket();
+    let waiter = Waiter::new(key, bucket, mask);
+    let mut waiters = TABLE[bucket].lock_irq();
     check()?;
     // SAFETY: the waiter outlives `enqueued`, whose drop takes it out of its list and waits for whoever is just doing that.
     enqueue(&mut waiters, unsafe { UnsafeRef::from_raw(&waiter) });
     drop(waiters);
     let enqueued = Enqueued(&waiter);
     let woken = || waiter.woken.load(Ordering::Acquire).then_some(());
-    let outcome = waiter
-        .sleep
-        .wait_until_time(Sleep::Interruptible, deadline, woken);
+    let outcome = wait_to_be_woken(Sleep::Interruptible, deadline, woken);
     drop(enqueued);
     // A wake-up is never lost to a signal or a time-out that came at the same time: the waker has counted it.
     Ok(if waiter.woken.load(Ordering::Acquire) {
@@ -160,7 +169,7 @@ pub fn wait<E>(
 /// Wakes up to `max` waiters of `key` whose masks have a bit in common with `mask`; how many. Those of the highest real-time priority come
 /// first, then those who wait longest.
 pub fn wake(key: Key, max: usize, mask: u32) -> usize {
-    wake_in(&mut TABLE[key.bucket()].lock(), key, max, mask)
+    wake_in(&mut TABLE[key.bucket()].lock_irq(), key, max, mask)
 }
 
 fn wake_in(waiters: &mut Waiters, key: Key, max: usize, mask: u32) -> usize {

@@ -138,7 +138,7 @@ pub fn idle() {
     loop {
         schedule();
         let flags = irq::save();
-        let work = !CPU.lock().ready.is_empty();
+        let work = !CPU.lock_irq_off().ready.is_empty();
         let go_on = work || irq::wait();
         irq::restore(flags);
         if !go_on {
@@ -172,7 +172,7 @@ pub fn yield_now() {
 
 fn schedule_as(yields: bool) {
     rank::assert_none_held();
-    let flags = irq::save();
+    let flags = irq::disable();
     let prev = current();
     if let Some(next) = pick_next(&prev, yields) {
         switch_to(prev, next);
@@ -180,10 +180,11 @@ fn schedule_as(yields: bool) {
     irq::restore(flags);
 }
 
-/// Puts `prev` where it belongs and takes the next thread; `None` if `prev` goes on.
+/// Puts `prev` where it belongs and takes the next thread; `None` if `prev` goes on. Interrupts are off.
+#[inline(always)]
 fn pick_next(prev: &Current, yields: bool) -> Option<Arc<Thread>> {
     let now = time::now_ns();
-    let mut cpu = CPU.lock();
+    let mut cpu = CPU.lock_irq_off();
     let cpu = &mut *cpu;
     prev.clear_flag(flag::NEED_RESCHED);
     let entity = &prev.sched;
@@ -191,7 +192,7 @@ fn pick_next(prev: &Current, yields: bool) -> Option<Arc<Thread>> {
         entity.charge(now);
         entity.state.store(State::Runnable as u8, Ordering::Relaxed);
     } else {
-        charge(cpu, prev, now);
+        charge(&mut cpu.ready, prev, now);
         if entity.state() == State::Dead as u8 {
             // SAFETY: a dead thread is never picked again, so it does not come back from its switch to give the CPU's reference up.
             cpu.dead = Some(unsafe { prev.take() });
@@ -219,10 +220,9 @@ fn pick_next(prev: &Current, yields: bool) -> Option<Arc<Thread>> {
 }
 
 /// The running thread has run until `now`, and its process with it.
-fn charge(cpu: &mut Cpu, running: &Thread, now: u64) {
-    let before = running.sched.cpu_time_ns();
-    cpu.ready.charge(&running.sched, now);
-    let ran = running.sched.cpu_time_ns() - before;
+#[inline]
+fn charge(ready: &mut RunQueue, running: &Thread, now: u64) {
+    let ran = ready.charge(&running.sched, now);
     let sum = &running.process.cpu_sum;
     sum.total.fetch_add(ran, Ordering::Relaxed);
 }
@@ -255,7 +255,7 @@ pub fn change_parameters<E>(
     let queued = cpu.ready.remove(thread);
     let is_current = Arc::as_ptr(thread) == arch::current();
     if is_current {
-        charge(&mut cpu, thread, time::now_ns());
+        charge(&mut cpu.ready, thread, time::now_ns());
     }
     thread.sched.set_parameters(after);
     if let Some(thread) = queued {
@@ -284,6 +284,7 @@ fn signal_ends_sleep(thread: &Thread) -> bool {
 }
 
 /// Hands the CPU over. Interrupts are off.
+#[inline(always)]
 fn switch_to(prev: Current, next: Arc<Thread>) {
     if prev.rseq.load(Ordering::Relaxed) != 0 {
         prev.set_flag(flag::SWITCHED);
@@ -304,7 +305,7 @@ fn switch_to(prev: Current, next: Arc<Thread>) {
 pub(crate) fn finish_switch() {
     if SOMEBODY_DEAD.load(Ordering::Relaxed) {
         SOMEBODY_DEAD.store(false, Ordering::Relaxed);
-        let dead = CPU.lock().dead.take();
+        let dead = CPU.lock_irq_off().dead.take();
         drop(dead);
     }
 }
@@ -376,7 +377,7 @@ pub fn timer_tick() {
     if is_idle {
         return;
     }
-    charge(&mut cpu, &current, now);
+    charge(&mut cpu.ready, &current, now);
     let system = current.sched.system_time_ns();
     current.sched.account(irq::interrupted_user());
     let more = current.sched.system_time_ns() - system;

@@ -86,9 +86,9 @@ impl RunQueue {
         thread.sched.tree_link.is_linked() || thread.sched.list_link.is_linked()
     }
 
-    /// The running thread has run until `now`.
+    /// The running thread has run until `now`; how long since it was charged last, ns.
     #[inline]
-    pub fn charge(&mut self, running: &Entity, now: u64) {
+    pub fn charge(&mut self, running: &Entity, now: u64) -> u64 {
         let ran = running.charge(now);
         if running.level() != 0 {
             self.charge_real_time(ran, now);
@@ -97,6 +97,7 @@ impl RunQueue {
         } else {
             self.clock = self.clock.max(running.vruntime().min(self.first_fair()));
         }
+        ran
     }
 
     fn charge_real_time(&mut self, ran: u64, now: u64) {
@@ -144,7 +145,7 @@ impl RunQueue {
                 entity.set_vruntime(entity.vruntime().max(earliest));
             }
             // SCHED_IDLE goes behind whoever is first, whatever its virtual time.
-            Arrival::Preempted if entity.policy() != Policy::Idle => {}
+            Arrival::Preempted if !entity.has_policy(Policy::Idle) => {}
             Arrival::Yielded | Arrival::Preempted => {
                 let first = self.first_fair();
                 if first != u64::MAX {
@@ -157,7 +158,7 @@ impl RunQueue {
 
     fn insert_real_time(&mut self, thread: Arc<Thread>, level: u8, arrival: Arrival) {
         let used_up = thread.sched.slice.load(Ordering::Relaxed) <= 0
-            && thread.sched.policy() == Policy::RoundRobin;
+            && thread.sched.has_policy(Policy::RoundRobin);
         let list = &mut self.levels[level as usize];
         match arrival {
             Arrival::Preempted if !used_up => list.push_front(thread),
@@ -218,7 +219,7 @@ impl RunQueue {
         let (level, top) = (running.level(), self.top_level());
         if level != 0 {
             let throttled = self.rt_throttled && !self.fair.is_empty();
-            let used_up = running.policy() == Policy::RoundRobin
+            let used_up = running.has_policy(Policy::RoundRobin)
                 && running.slice.load(Ordering::Relaxed) <= 0;
             return throttled || top > level || top == level && (yields || used_up);
         }
@@ -252,7 +253,7 @@ impl RunQueue {
         if yields_to(running, woken) {
             return true;
         }
-        if woken.policy() != Policy::Other {
+        if !woken.has_policy(Policy::Other) {
             return false;
         }
         let turn = now().saturating_sub(running.since.load(Ordering::Relaxed));
@@ -263,7 +264,7 @@ impl RunQueue {
 
 /// SCHED_IDLE lets everybody else go first.
 fn yields_to(running: &Entity, other: &Entity) -> bool {
-    running.policy() == Policy::Idle && other.policy() != Policy::Idle
+    running.has_policy(Policy::Idle) && !other.has_policy(Policy::Idle)
 }
 
 #[cfg(all(test, not(target_os = "none")))]

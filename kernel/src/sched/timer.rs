@@ -159,16 +159,23 @@ const TICK_NS: u64 = 1_000_000;
 /// Makes sure that the timer interrupts at `deadline_ns` since boot or before.
 pub(super) fn interrupt_by(deadline_ns: u64) {
     let flags = irq::save();
+    program(deadline_ns);
+    irq::restore(flags);
+}
+
+/// The same with interrupts off.
+#[inline]
+fn program(deadline_ns: u64) {
     if deadline_ns < PROGRAMMED.load(Ordering::Relaxed) {
         PROGRAMMED.store(deadline_ns, Ordering::Relaxed);
         time::set_timer(deadline_ns);
     }
-    irq::restore(flags);
 }
 
-/// Makes sure of the tick that follows `now`.
+/// Makes sure of the tick that follows `now`. Interrupts are off.
+#[inline]
 pub(super) fn tick_by(now_ns: u64) {
-    interrupt_by(now_ns + TICK_NS);
+    program(now_ns + TICK_NS);
 }
 
 /// The hardware has interrupted: runs what is due at `now_ns`, and asks for the next interrupt. Interrupts off.

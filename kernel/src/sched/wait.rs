@@ -67,8 +67,18 @@ pub enum NotYet {
 struct Waiter {
     link: LinkedListAtomicLink,
     thread: Arc<Thread>,
-    /// Set when a waker took the waiter out of the queue.
-    woken: AtomicBool,
+    /// A waker has taken the waiter out of the queue, and looks at it no more.
+    left: AtomicBool,
+}
+
+impl Waiter {
+    /// Wakes the thread, after the waiter was taken out; whether it slept.
+    fn wake(&self) -> bool {
+        let slept = super::wake(&self.thread);
+        // The last that is done here: the waiter goes then, whoever holds the lock.
+        self.left.store(true, Ordering::Release);
+        slept
+    }
 }
 
 intrusive_adapter!(WaiterAdapter = UnsafeRef<Waiter>: Waiter { link => LinkedListAtomicLink });
@@ -101,20 +111,10 @@ impl WaitQueue {
         let waiter = Waiter {
             link: LinkedListAtomicLink::new(),
             thread: current().arc(),
-            woken: AtomicBool::new(false),
+            left: AtomicBool::new(true),
         };
         let queued = Queued::new(self, &waiter);
-        loop {
-            queued.enqueue();
-            set_state(sleep.state());
-            if let Some(value) = condition() {
-                return Ok(value);
-            }
-            if sleep.is_interrupted() {
-                return Err(Interrupted);
-            }
-            schedule();
-        }
+        sleep_unless(|| queued.enqueue(), sleep, condition)
     }
 
     /// As [`WaitQueue::wait_until`], at most until `deadline_ns` (as [`crate::arch::time::now_ns`]; `None`: for ever).
@@ -142,27 +142,16 @@ impl WaitQueue {
         if let Some(value) = condition() {
             return Ok(value);
         }
-        let timer = SleepTimer::new(current().arc());
-        let armed = timer.arm(deadline);
-        let outcome = self.wait_until(sleep, || match condition() {
-            Some(value) => Some(Ok(value)),
-            None if deadline.has_passed() => Some(Err(NotYet::TimedOut)),
-            None => {
-                // It may have rung, and the wall clock been set back since.
-                armed.again(deadline);
-                None
-            }
-        });
-        drop(armed);
-        outcome.unwrap_or(Err(NotYet::Interrupted))
+        until_deadline(deadline, condition, |condition| {
+            self.wait_until(sleep, condition)
+        })
     }
 
     /// Wakes every waiter to look at its condition.
     pub fn wake_all(&self) {
         let mut waiters = self.waiters.lock();
         while let Some(waiter) = waiters.pop_front() {
-            waiter.woken.store(true, Ordering::Relaxed);
-            super::wake(&waiter.thread);
+            waiter.wake();
         }
         self.waited_for.store(false, Ordering::Relaxed);
     }
@@ -180,8 +169,7 @@ impl WaitQueue {
     pub fn wake_one(&self) {
         let mut waiters = self.waiters.lock();
         while let Some(waiter) = waiters.pop_front() {
-            waiter.woken.store(true, Ordering::Relaxed);
-            if super::wake(&waiter.thread) {
+            if waiter.wake() {
                 return;
             }
         }
@@ -200,7 +188,73 @@ impl Default for WaitQueue {
     }
 }
 
-/// A waiter's stay in the queue; ends it, and the sleeping state, when it goes.
+/// Sleeps until `condition` gives a value, or for a signal. `stand` sees to it that whoever makes it true wakes the thread from then on; it
+/// is called before each sleep.
+#[inline(always)]
+fn sleep_unless<R>(
+    stand: impl Fn(),
+    sleep: Sleep,
+    mut condition: impl FnMut() -> Option<R>,
+) -> Result<R, Interrupted> {
+    loop {
+        stand();
+        set_state(sleep.state());
+        let seen = match condition() {
+            Some(value) => Some(Ok(value)),
+            None if sleep.is_interrupted() => Some(Err(Interrupted)),
+            None => None,
+        };
+        if let Some(outcome) = seen {
+            set_state(State::Runnable);
+            return outcome;
+        }
+        schedule();
+        // Mostly that is what it was woken for, and then it needs to stand nowhere again.
+        if let Some(value) = condition() {
+            return Ok(value);
+        }
+    }
+}
+
+/// Runs `wait` with a condition that is also true at `deadline`.
+fn until_deadline<R>(
+    deadline: Deadline,
+    mut condition: impl FnMut() -> Option<R>,
+    wait: impl FnOnce(
+        &mut dyn FnMut() -> Option<Result<R, NotYet>>,
+    ) -> Result<Result<R, NotYet>, Interrupted>,
+) -> Result<R, NotYet> {
+    let timer = SleepTimer::new(current().arc());
+    let armed = timer.arm(deadline);
+    let outcome = wait(&mut || match condition() {
+        Some(value) => Some(Ok(value)),
+        None if deadline.has_passed() => Some(Err(NotYet::TimedOut)),
+        None => {
+            // It may have rung, and the wall clock been set back since.
+            armed.again(deadline);
+            None
+        }
+    });
+    drop(armed);
+    outcome.unwrap_or(Err(NotYet::Interrupted))
+}
+
+/// Waits, at most until `deadline` (`None`: for ever), without a queue: whoever makes the condition true wakes the thread ([`super::wake`]).
+/// No spin lock may be held.
+pub(super) fn wait_to_be_woken<R>(
+    sleep: Sleep,
+    deadline: Option<Deadline>,
+    condition: impl FnMut() -> Option<R>,
+) -> Result<R, NotYet> {
+    match deadline {
+        None => sleep_unless(|| (), sleep, condition).map_err(|Interrupted| NotYet::Interrupted),
+        Some(deadline) => until_deadline(deadline, condition, |condition| {
+            sleep_unless(|| (), sleep, condition)
+        }),
+    }
+}
+
+/// A waiter's stay in the queue, which ends when it goes.
 struct Queued<'a> {
     queue: &'a WaitQueue,
     waiter: &'a Waiter,
@@ -213,9 +267,9 @@ impl<'a> Queued<'a> {
 
     /// Stands in the queue, again if a waker took the waiter out.
     fn enqueue(&self) {
-        let mut waiters = self.queue.waiters.lock();
+        let mut waiters = self.queue.waiters.lock_irq();
         if !self.waiter.link.is_linked() {
-            self.waiter.woken.store(false, Ordering::Relaxed);
+            self.waiter.left.store(false, Ordering::Relaxed);
             // SAFETY: the waiter outlives `self`, whose drop takes it out of the list under the same lock.
             waiters.push_back(unsafe { UnsafeRef::from_raw(self.waiter) });
             self.queue.waited_for.store(true, Ordering::Relaxed);
@@ -225,8 +279,10 @@ impl<'a> Queued<'a> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        set_state(State::Runnable);
-        let mut waiters = self.queue.waiters.lock();
+        if self.waiter.left.load(Ordering::Acquire) {
+            return;
+        }
+        let mut waiters = self.queue.waiters.lock_irq();
         if self.waiter.link.is_linked() {
             // SAFETY: the waiter is linked in this very list, the only one it is ever put into.
             unsafe { waiters.cursor_mut_from_ptr(self.waiter) }.remove();

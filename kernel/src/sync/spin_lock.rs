@@ -130,6 +130,19 @@ impl<T> IrqLock<T> {
         }
     }
 
+    /// As [`IrqLock::lock`], where interrupts are off already and stay so until it is released.
+    #[inline]
+    #[track_caller]
+    pub fn lock_irq_off(&self) -> InnerGuard<'_, T> {
+        #[cfg(target_os = "none")]
+        debug_assert!(!irq::enabled(), "interrupts are on");
+        rank::acquire(self.rank);
+        InnerGuard {
+            rank: self.rank,
+            inner: self.inner.lock(),
+        }
+    }
+
     /// As [`IrqLock::lock`], where `_outer` keeps interrupts off; it is held longer than this one.
     #[inline]
     #[track_caller]
@@ -156,7 +169,7 @@ impl<T> IrqLock<T> {
     }
 }
 
-/// Access to the data of an [`IrqLock`] that was taken while another one was held, which goes after it.
+/// Access to the data of an [`IrqLock`] that was taken with interrupts off, as by another one, which goes after it.
 #[must_use]
 pub struct InnerGuard<'a, T> {
     rank: Rank,
@@ -168,7 +181,7 @@ impl<T> Drop for InnerGuard<'_, T> {
     fn drop(&mut self) {
         rank::release(self.rank);
         #[cfg(target_os = "none")]
-        debug_assert!(!irq::enabled(), "the outer lock went first");
+        debug_assert!(!irq::enabled(), "interrupts came back first");
     }
 }
 

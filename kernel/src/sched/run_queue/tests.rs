@@ -76,7 +76,7 @@ impl Model {
     fn insert(&mut self, n: usize, arrival: Arrival) {
         let thread = self.known[n].thread.clone();
         let level = thread.sched.level() as usize;
-        let used_up = thread.sched.policy() == Policy::RoundRobin
+        let used_up = thread.sched.has_policy(Policy::RoundRobin)
             && thread.sched.slice.load(Ordering::Relaxed) <= 0;
         match level {
             0 => self.fair.push(n),
