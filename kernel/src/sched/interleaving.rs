@@ -168,7 +168,10 @@ pub(crate) fn become_subject() {
         handler: 0x1000,
         ..Action::DEFAULT
     };
-    process.signals.lock().set_action(Signal::SIGUSR1, action);
+    process
+        .signals
+        .lock()
+        .replace_action(Signal::SIGUSR1, action);
     *SUBJECT.lock().expect("never poisoned") = Some(process);
 }
 

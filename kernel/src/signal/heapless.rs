@@ -36,7 +36,7 @@ fn with_handlers() -> PtRegs {
         mask: SigSet::EMPTY,
     };
     for signal in [Signal::SIGUSR1, Signal::SIGSEGV, realtime()] {
-        process.signals.lock().set_action(signal, action);
+        process.signals.lock().replace_action(signal, action);
     }
     PtRegs::new_user(CODE, STACK + STACK_SIZE - 64)
 }

@@ -263,7 +263,7 @@ impl Both {
                 handler,
                 ..Action::DEFAULT
             };
-            real.process.signals.lock().set_action(nth(n), action);
+            real.process.signals.lock().replace_action(nth(n), action);
         }
         let model = Model {
             threads: (0..threads).map(|_| ModelThread::default()).collect(),

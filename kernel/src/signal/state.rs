@@ -150,10 +150,11 @@ impl ProcessSignals {
             .change(|actions| actions[signal.index()].handler = Action::DEFAULT.handler);
     }
 
+    /// Sets the action; the old one comes back.
     #[inline]
-    pub fn set_action(&mut self, signal: Signal, action: Action) {
+    pub fn replace_action(&mut self, signal: Signal, action: Action) -> Action {
         self.actions
-            .change(|actions| actions[signal.index()] = action);
+            .change(|actions| core::mem::replace(&mut actions[signal.index()], action))
     }
 
     /// Handlers go back to the default; ignored signals stay ignored.

@@ -11,8 +11,9 @@ use crate::sched::{Sleep, WaitQueue, current};
 use crate::signal::action::sa;
 use crate::signal::info::{Layout, SIGINFO_SIZE};
 use crate::signal::state::ProcessSignals;
-use crate::signal::{Action, AltStack, Detail, SigInfo, SigSet, Signal, code, send, take};
-use crate::sync::IrqLockGuard;
+use crate::signal::{
+    Action, AltStack, Detail, Disposition, SigInfo, SigSet, Signal, code, send, take,
+};
 use crate::task::{Process, Thread, table};
 
 type Args = [usize; 6];
@@ -35,20 +36,26 @@ fn check_set_size(size: usize) -> Result {
 pub fn sys_rt_sigaction(&[signal, new, old, set_size, ..]: &Args) -> Result<usize> {
     check_set_size(set_size)?;
     let signal = Signal::new(signal).ok_or(Errno::EINVAL)?;
-    let new = match UserPtr::<[u64; 4]>::optional(new) {
-        Some(pointer) => Some(parse_action(pointer.read()?)),
-        None => None,
+    let Some(new) = UserPtr::<[u64; 4]>::optional(new) else {
+        let action = current().process.signals.lock_irq().action(signal);
+        return show_action(action, old);
     };
-    if new.is_some() && SigSet::UNBLOCKABLE.contains(signal) {
+    let new = parse_action(new.read()?);
+    if SigSet::UNBLOCKABLE.contains(signal) {
         return Err(Errno::EINVAL);
     }
-    let before = exchange_action(signal, new);
-    if let Some(pointer) = UserPtr::<[u64; 4]>::optional(old) {
+    let before = replace_action(signal, new);
+    show_action(before, old)
+}
+
+#[inline(always)]
+fn show_action(action: Action, to: usize) -> Result<usize> {
+    if let Some(pointer) = UserPtr::<[u64; 4]>::optional(to) {
         pointer.write([
-            before.handler as u64,
-            before.flags,
-            before.restorer as u64,
-            before.mask.0,
+            action.handler as u64,
+            action.flags,
+            action.restorer as u64,
+            action.mask.0,
         ])?;
     }
     Ok(0)
@@ -64,37 +71,37 @@ fn parse_action([handler, flags, restorer, mask]: [u64; 4]) -> Action {
     }
 }
 
-/// Sets an action, if one is given; the old one comes back.
-fn exchange_action(signal: Signal, new: Option<Action>) -> Action {
+/// Sets an action; the old one comes back.
+#[inline(always)]
+fn replace_action(signal: Signal, new: Action) -> Action {
     let process = &current().process;
-    let mut signals = process.signals.lock();
-    let before = signals.action(signal);
-    if let Some(new) = new {
-        signals.set_action(signal, new);
-        let (ignored, ignores) = (before.ignores(signal), new.ignores(signal));
-        if ignores || ignored {
-            ignoring_changes(process, signals, signal, !ignores);
-        }
+    let mut signals = process.signals.lock_irq();
+    let before = signals.replace_action(signal, new);
+    // Nothing else changes between one handler and another.
+    let is_handler = |action: &Action| action.disposition() == Disposition::Handler;
+    let wanted = !(is_handler(&before) && is_handler(&new))
+        && ignoring_may_change(&mut signals, signal, &before, &new);
+    drop(signals);
+    if wanted {
+        process.posix_timers.signal_is_wanted(signal);
     }
     before
 }
 
-/// What else changes with an action when a signal was or is now ignored: one that is not `wanted` is not pending any more, and timers
-/// ring again for one that is.
+/// What else changes when a signal was or is now ignored: one that is ignored is not pending any more. Whether it was, and is wanted now.
 #[cold]
 #[inline(never)]
-fn ignoring_changes(
-    process: &Process,
-    mut signals: IrqLockGuard<'_, ProcessSignals>,
+fn ignoring_may_change(
+    signals: &mut ProcessSignals,
     signal: Signal,
-    wanted: bool,
-) {
-    if wanted {
-        drop(signals);
-        process.posix_timers.signal_is_wanted(signal);
-    } else {
-        send::flush_everywhere(&mut signals, SigSet::of(&[signal]));
+    before: &Action,
+    new: &Action,
+) -> bool {
+    if new.ignores(signal) {
+        send::flush_everywhere(signals, SigSet::of(&[signal]));
+        return false;
     }
+    before.ignores(signal)
 }
 
 /// rt_sigprocmask(2).

@@ -98,7 +98,11 @@ fn catch(signal: Signal) {
         handler: 0x1000,
         ..Action::DEFAULT
     };
-    current().process.signals.lock().set_action(signal, action);
+    current()
+        .process
+        .signals
+        .lock()
+        .replace_action(signal, action);
 }
 
 /// SIGALRM for the current process in `ns`.

@@ -79,7 +79,11 @@ fn catch(signal: Signal) {
         handler: 0x1000,
         ..Action::DEFAULT
     };
-    current().process.signals.lock().set_action(signal, action);
+    current()
+        .process
+        .signals
+        .lock()
+        .replace_action(signal, action);
 }
 
 fn alarm_in(ns: u64) {

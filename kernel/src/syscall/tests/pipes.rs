@@ -109,7 +109,7 @@ fn no_reader_is_epipe_and_sigpipe() {
             events(writer),
             (abi::POLLERR | abi::POLLOUT) as u16 & events(writer) | abi::POLLERR as u16
         );
-        current().process.signals.lock().set_action(
+        current().process.signals.lock().replace_action(
             Signal::SIGPIPE,
             crate::signal::Action {
                 handler: 0x1000,
