@@ -256,9 +256,10 @@ pub fn force_fatal(info: SigInfo) {
     force_as(info, true);
 }
 
+#[inline]
 fn force_as(info: SigInfo, default: bool) {
     let thread = current();
-    let mut signals = thread.process.signals.lock();
+    let mut signals = thread.process.signals.lock_irq();
     let mut own = thread.signals.lock_inside(&signals);
     let ignored = signals.disposition(info.signal) == Disposition::Ignore;
     if default || ignored || own.blocked.contains(info.signal) {

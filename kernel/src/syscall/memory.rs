@@ -21,6 +21,7 @@ use crate::sched::current;
 type Args = [usize; 6];
 
 /// Runs `f` on the current process's address space.
+#[inline]
 pub(super) fn with_mm<R>(f: impl FnOnce(&Mm) -> Result<R>) -> Result<R> {
     f(current().process.current_mm().ok_or(Errno::ENOMEM)?)
 }

@@ -1,5 +1,7 @@
 //! Resource limits (`getrlimit(2)`).
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use linux_raw_sys::general as abi;
 
 use crate::errno::{Errno, Result};
@@ -48,8 +50,34 @@ impl Limit {
     }
 }
 
+/// One limit as it is kept.
+struct Cell {
+    soft: AtomicU64,
+    hard: AtomicU64,
+}
+
+impl Cell {
+    const fn new(limit: Limit) -> Cell {
+        Cell {
+            soft: AtomicU64::new(limit.soft),
+            hard: AtomicU64::new(limit.hard),
+        }
+    }
+
+    fn get(&self) -> Limit {
+        Limit {
+            soft: self.soft.load(Ordering::Relaxed),
+            hard: self.hard.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// A process's limits. The clock tick looks at them too.
-pub struct Rlimits(IrqLock<[Limit; COUNT]>);
+pub struct Rlimits {
+    /// Held to change a limit, and to read both of its values.
+    lock: IrqLock<()>,
+    limits: [Cell; COUNT],
+}
 
 impl Rlimits {
     /// What the first process starts with, as on Linux after boot.
@@ -73,20 +101,33 @@ impl Rlimits {
         limits[Resource::MessageQueue as usize] = Limit::both(819_200);
         limits[Resource::Nice as usize] = Limit::both(0);
         limits[Resource::RealtimePriority as usize] = Limit::both(0);
-        Rlimits(IrqLock::new(rank::LEAF, limits))
+        Rlimits::with(|n| limits[n])
+    }
+
+    fn with(limit: impl Fn(usize) -> Limit) -> Rlimits {
+        Rlimits {
+            lock: IrqLock::new(rank::LEAF, ()),
+            limits: core::array::from_fn(|n| Cell::new(limit(n))),
+        }
     }
 
     pub fn fork(&self) -> Rlimits {
-        Rlimits(IrqLock::new(rank::LEAF, *self.0.lock()))
+        let _held = self.lock.lock();
+        Rlimits::with(|n| self.limits[n].get())
     }
 
+    #[inline]
     pub fn soft(&self, resource: Resource) -> u64 {
-        self.0.lock()[resource as usize].soft
+        self.limits[resource as usize].soft.load(Ordering::Relaxed)
     }
 
     /// `EINVAL` if there is no such resource.
     pub fn get(&self, resource: usize) -> Result<Limit> {
-        self.0.lock().get(resource).copied().ok_or(Errno::EINVAL)
+        let _held = self.lock.lock();
+        self.limits
+            .get(resource)
+            .map(Cell::get)
+            .ok_or(Errno::EINVAL)
     }
 
     /// `EINVAL` for no such resource, or a soft limit above the hard one.
@@ -94,7 +135,10 @@ impl Rlimits {
         if limit.soft > limit.hard {
             return Err(Errno::EINVAL);
         }
-        *self.0.lock().get_mut(resource).ok_or(Errno::EINVAL)? = limit;
+        let _held = self.lock.lock();
+        let cell = self.limits.get(resource).ok_or(Errno::EINVAL)?;
+        cell.soft.store(limit.soft, Ordering::Relaxed);
+        cell.hard.store(limit.hard, Ordering::Relaxed);
         Ok(())
     }
 }

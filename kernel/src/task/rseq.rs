@@ -97,9 +97,17 @@ pub(super) fn inherit(child: &Thread, parent: &Thread) {
 
 /// Before user code goes on at `regs`, or a signal's frame is built for it: a stretch that it is in is aborted. What is wrong with the
 /// structure is a SIGSEGV.
+#[inline]
 pub fn abort_if_inside(regs: &mut PtRegs) {
     let address = current().rseq.load(Ordering::Relaxed) as usize;
-    if address != 0 && fix(regs, address).is_err() {
+    if address != 0 {
+        abort(regs, address);
+    }
+}
+
+#[inline(never)]
+fn abort(regs: &mut PtRegs, address: usize) {
+    if fix(regs, address).is_err() {
         send::force(SigInfo {
             code: code::SI_KERNEL,
             ..SigInfo::kernel(Signal::SIGSEGV)
