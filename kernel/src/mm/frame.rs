@@ -2,18 +2,29 @@
 //!
 //! Every frame of usable memory has a [`FrameMeta`] in one array, indexed by frame number. A frame is in use while its
 //! reference count is not zero; [`Frame`] is one such reference, and the last to go frees the frame. Allocation and freeing
-//! are O(1): a stack of freed frames, threaded through the metadata, in front of memory that was never used, so that nothing
-//! has to be prepared at boot. User pages leave [`RESERVE`] frames free for the kernel itself, and what the kernel can do without
-//! leaves [`LAST_RESERVE`] for what it cannot.
+//! are O(1), see [`allocator`]. User pages leave [`RESERVE`] frames free for the kernel itself, and what the kernel can do without
+//! leaves some for what it cannot.
 //!
 //! Lock rank: FRAMES. Not from interrupt handlers.
+
+mod allocator;
+mod kind;
+mod many;
+mod reserve;
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
 
+use self::allocator::ALLOCATOR;
 use crate::arch;
 use crate::errno::OutOfMemory;
-use crate::sync::{SpinLock, rank};
+
+pub use self::allocator::{
+    Shelf, alloc_contiguous, free_frames, total_frames, turnover, used_frames,
+};
+pub use self::kind::{FrameKind, KindCounts};
+pub use self::many::Frames;
+pub use self::reserve::{NoFail, Purpose, RESERVE, user_memory_left};
 
 /// A frame's number: physical address / 4096.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,17 +37,7 @@ impl FrameNumber {
     }
 }
 
-/// Frames that only the kernel may take, so that its heap outlives the exhaustion of user memory.
-pub const RESERVE: usize = 1024;
-
-/// At least the frames that one fault takes: a page of a file and six nodes of its index, a private copy, and three page tables.
-const ONE_FAULT: usize = 16;
-
-/// Frames for allocations that cannot fail, see [`NoFail`].
-pub const LAST_RESERVE: usize = 256;
-
 const NONE: u32 = u32::MAX;
-const MAX_REGIONS: usize = 32;
 
 /// What is known of one frame.
 pub struct FrameMeta {
@@ -47,36 +48,6 @@ pub struct FrameMeta {
     next_free: AtomicU32,
     /// A [`FrameKind`], fixed from allocation to freeing.
     kind: AtomicU8,
-}
-
-/// What a frame holds, for the figures in /proc.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum FrameKind {
-    /// The kernel's own: heap, pipes, indexes of files.
-    Kernel = 0,
-    /// Private memory of processes.
-    Anonymous = 1,
-    /// A page of a file on a disk.
-    File = 2,
-    /// A page of shared memory or of a file in memory.
-    SharedMemory = 3,
-    PageTable = 4,
-    KernelStack = 5,
-}
-
-/// How many kinds there are.
-const KINDS: usize = 6;
-
-impl FrameKind {
-    const ALL: [FrameKind; KINDS] = [
-        FrameKind::Kernel,
-        FrameKind::Anonymous,
-        FrameKind::File,
-        FrameKind::SharedMemory,
-        FrameKind::PageTable,
-        FrameKind::KernelStack,
-    ];
 }
 
 impl FrameMeta {
@@ -107,9 +78,7 @@ impl FrameMeta {
             self.free(number);
         }
     }
-}
 
-impl FrameMeta {
     /// The last reference is gone.
     #[inline(never)]
     fn free(&self, number: FrameNumber) {
@@ -124,50 +93,9 @@ impl Default for FrameMeta {
     }
 }
 
-/// Free frames whose contents are known and wanted again: they are kept apart, and given to others when there are no more besides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shelf {
-    /// All bytes are zero.
-    Zeros = 0,
-    /// As the architecture wants a new root of page tables.
-    Root = 1,
-}
-
-const SHELVES: usize = 2;
-
-struct Allocator {
-    free_head: u32,
-    /// The same for each [`Shelf`].
-    shelves: [u32; SHELVES],
-    /// All of them.
-    free: usize,
-    /// Frames in use, by kind.
-    used: [usize; KINDS],
-    /// Frames ever taken, and ever given back.
-    taken: u64,
-    given_back: u64,
-    /// Never-used memory, taken from the front; `regions[current..]` still have some.
-    regions: [Range<u32>; MAX_REGIONS],
-    current: usize,
-}
-
 static META: AtomicPtr<FrameMeta> = AtomicPtr::new(core::ptr::null_mut());
 static META_LEN: AtomicUsize = AtomicUsize::new(0);
-static TOTAL: AtomicUsize = AtomicUsize::new(0);
 static ZERO_PAGE: AtomicU32 = AtomicU32::new(NONE);
-static ALLOCATOR: SpinLock<Allocator> = SpinLock::new(
-    rank::FRAMES,
-    Allocator {
-        free_head: NONE,
-        shelves: [NONE; SHELVES],
-        free: 0,
-        used: [0; KINDS],
-        taken: 0,
-        given_back: 0,
-        regions: [const { 0..0 }; MAX_REGIONS],
-        current: 0,
-    },
-);
 
 /// Hands usable memory to the allocator: `regions` of frame numbers (surplus ones beyond 32 are left unused), and the
 /// metadata array that covers all of them. The direct map is in place.
@@ -177,29 +105,7 @@ static ALLOCATOR: SpinLock<Allocator> = SpinLock::new(
 /// initialisation (simulated machines initialise again).
 pub unsafe fn init(regions: impl Iterator<Item = Range<u32>>, meta: &'static mut [FrameMeta]) {
     let mut allocator = ALLOCATOR.lock();
-    *allocator = Allocator {
-        free_head: NONE,
-        shelves: [NONE; SHELVES],
-        free: 0,
-        used: [0; KINDS],
-        taken: 0,
-        given_back: 0,
-        regions: [const { 0..0 }; MAX_REGIONS],
-        current: 0,
-    };
-    for (slot, region) in regions
-        .filter(|r| !r.is_empty())
-        .take(MAX_REGIONS)
-        .enumerate()
-    {
-        assert!(
-            region.end as usize <= meta.len(),
-            "frame metadata too short"
-        );
-        allocator.free += region.len();
-        allocator.regions[slot] = region;
-    }
-    TOTAL.store(allocator.free, Ordering::Relaxed);
+    allocator.start(regions, meta.len());
     META_LEN.store(meta.len(), Ordering::Relaxed);
     META.store(meta.as_mut_ptr(), Ordering::Release);
     drop(allocator);
@@ -216,54 +122,6 @@ pub(super) fn meta(frame: FrameNumber) -> &'static FrameMeta {
     );
     // SAFETY: `init` stored a static array of at least META_LEN elements, and the index was just checked.
     unsafe { &*META.load(Ordering::Relaxed).add(frame.0 as usize) }
-}
-
-/// For whom memory is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// User pages, page cache, and what each process needs to exist: fails while only [`RESERVE`] frames are left.
-    User,
-    /// The kernel's own needs, which may fail: leaves [`LAST_RESERVE`].
-    Kernel,
-    /// What must not fail.
-    Critical,
-}
-
-impl Purpose {
-    /// Frames that have to stay free.
-    fn leaves(self) -> usize {
-        match self {
-            Purpose::User => RESERVE,
-            Purpose::Kernel if NO_FAIL.load(Ordering::Relaxed) == 0 => LAST_RESERVE,
-            Purpose::Kernel | Purpose::Critical => 0,
-        }
-    }
-}
-
-/// Sections now being run that must not fail.
-static NO_FAIL: AtomicUsize = AtomicUsize::new(0);
-
-/// While it lives, the kernel may use the last reserve too: for code of others that takes memory from the heap without a way to fail.
-/// Such code runs one thread at a time, behind a sleeping lock, and gives back what it took, so the reserve is enough.
-pub struct NoFail(());
-
-impl NoFail {
-    pub fn new() -> NoFail {
-        NO_FAIL.fetch_add(1, Ordering::Relaxed);
-        NoFail(())
-    }
-}
-
-impl Default for NoFail {
-    fn default() -> Self {
-        NoFail::new()
-    }
-}
-
-impl Drop for NoFail {
-    fn drop(&mut self) {
-        NO_FAIL.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// One reference of a frame.
@@ -422,88 +280,6 @@ impl Frame {
     }
 }
 
-/// How many frames there were of each kind, in a sum over many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KindCounts([u64; KIND_SLOTS]);
-
-/// A power of two, so that a masked kind needs no check.
-const KIND_SLOTS: usize = KINDS.next_power_of_two();
-
-impl KindCounts {
-    #[inline]
-    fn add(&mut self, kind: u8) {
-        self.0[usize::from(kind) % KIND_SLOTS] += 1;
-    }
-
-    /// `count` more frames of one kind.
-    pub fn add_many(&mut self, kind: FrameKind, count: u64) {
-        self.0[kind as usize] += count;
-    }
-
-    pub fn of(&self, kind: FrameKind) -> u64 {
-        self.0[kind as usize]
-    }
-
-    pub fn total(&self) -> u64 {
-        self.0.iter().sum()
-    }
-}
-
-/// All frames, for those who take or give up references of many.
-#[derive(Clone, Copy)]
-pub struct Frames(&'static [FrameMeta]);
-
-impl Frames {
-    #[inline]
-    pub fn all() -> Frames {
-        let len = META_LEN.load(Ordering::Relaxed);
-        // SAFETY: `init` stored a static array of at least META_LEN elements.
-        Frames(unsafe { core::slice::from_raw_parts(META.load(Ordering::Relaxed), len) })
-    }
-
-    /// Another reference, kept as the bare number, as by [`Frame::share`] and [`Frame::into_raw`]; counts the frame.
-    ///
-    /// # Safety
-    /// As for [`Frame::share`].
-    #[inline]
-    pub unsafe fn share(self, number: FrameNumber, counts: &mut KindCounts) {
-        let meta = &self.0[number.0 as usize];
-        let before = meta.refcount.fetch_add(1, Ordering::Relaxed);
-        debug_assert!(before > 0, "{number:?} shared while free");
-        counts.add(meta.kind.load(Ordering::Relaxed));
-    }
-
-    /// Another reference of a frame, if its page-cache state is `wanted`.
-    ///
-    /// # Safety
-    /// As for [`Frame::share`].
-    #[inline]
-    pub(super) unsafe fn share_if(
-        self,
-        number: FrameNumber,
-        wanted: impl FnOnce(u32) -> bool,
-    ) -> Option<Frame> {
-        let meta = &self.0[number.0 as usize];
-        if !wanted(meta.state.load(Ordering::Acquire)) {
-            return None;
-        }
-        let before = meta.refcount.fetch_add(1, Ordering::Relaxed);
-        debug_assert!(before > 0, "{number:?} shared while free");
-        Some(Frame(number))
-    }
-
-    /// Gives up a reference that was kept as the bare number; counts the frame.
-    ///
-    /// # Safety
-    /// As for [`Frame::from_raw`].
-    #[inline]
-    pub unsafe fn give_up(self, number: FrameNumber, counts: &mut KindCounts) {
-        let meta = &self.0[number.0 as usize];
-        counts.add(meta.kind.load(Ordering::Relaxed));
-        meta.put(number);
-    }
-}
-
 impl Clone for Frame {
     #[inline]
     fn clone(&self) -> Frame {
@@ -519,123 +295,10 @@ impl Drop for Frame {
     }
 }
 
-impl Allocator {
-    fn take(&mut self, reserve: usize, kind: FrameKind) -> Result<FrameNumber, OutOfMemory> {
-        if self.free <= reserve {
-            return Err(OutOfMemory);
-        }
-        let number = match pop(&mut self.free_head) {
-            Some(number) => number,
-            None => self.take_fresh(1).or_else(|_| self.take_any_known())?,
-        };
-        self.count_taken(kind);
-        Ok(number)
-    }
-
-    /// The same from a shelf, or else from what is not on one; and whether it is from there.
-    fn take_known(
-        &mut self,
-        reserve: usize,
-        kind: FrameKind,
-        shelf: Shelf,
-    ) -> Result<(FrameNumber, bool), OutOfMemory> {
-        if self.free > reserve
-            && let Some(number) = pop(&mut self.shelves[shelf as usize])
-        {
-            self.count_taken(kind);
-            return Ok((number, true));
-        }
-        Ok((self.take(reserve, kind)?, false))
-    }
-
-    #[cold]
-    fn take_any_known(&mut self) -> Result<FrameNumber, OutOfMemory> {
-        self.shelves.iter_mut().find_map(pop).ok_or(OutOfMemory)
-    }
-
-    #[inline]
-    fn count_taken(&mut self, kind: FrameKind) {
-        self.free -= 1;
-        self.taken += 1;
-        self.used[kind as usize] += 1;
-    }
-
-    /// `count` adjacent frames of never-used memory; the caller counts them as taken.
-    fn take_fresh(&mut self, count: u32) -> Result<FrameNumber, OutOfMemory> {
-        while self.current < MAX_REGIONS && self.regions[self.current].is_empty() {
-            self.current += 1;
-        }
-        let regions = &mut self.regions[self.current.min(MAX_REGIONS - 1)..];
-        let region = regions
-            .iter_mut()
-            .find(|r| r.len() >= count as usize)
-            .ok_or(OutOfMemory)?;
-        let first = region.start;
-        region.start += count;
-        Ok(FrameNumber(first))
-    }
-
-    fn give_back(&mut self, number: FrameNumber, meta: &FrameMeta) {
-        meta.next_free.store(self.free_head, Ordering::Relaxed);
-        self.free_head = number.0;
-        self.count_given_back(meta);
-    }
-
-    fn give_to_shelf(&mut self, number: FrameNumber, meta: &FrameMeta, shelf: Shelf) {
-        let head = &mut self.shelves[shelf as usize];
-        meta.next_free.store(*head, Ordering::Relaxed);
-        *head = number.0;
-        self.count_given_back(meta);
-    }
-
-    #[inline]
-    fn count_given_back(&mut self, meta: &FrameMeta) {
-        self.free += 1;
-        self.given_back += 1;
-        self.used[meta.kind.load(Ordering::Relaxed) as usize] -= 1;
-    }
-}
-
-/// Takes the first frame off a list of free ones.
-#[inline]
-fn pop(head: &mut u32) -> Option<FrameNumber> {
-    let number = FrameNumber(*head);
-    if *head == NONE {
-        return None;
-    }
-    *head = meta(number).next_free.load(Ordering::Relaxed);
-    Some(number)
-}
-
 /// The page of zeros that all untouched memory shares. Never freed.
 #[inline]
 pub fn zero_page() -> FrameNumber {
     FrameNumber(ZERO_PAGE.load(Ordering::Relaxed))
-}
-
-/// `count` physically adjacent frames with undefined contents, never freed: for devices at boot. They come from memory that
-/// was never used, so later calls may fail although memory is free.
-pub fn alloc_contiguous(count: u32) -> Result<FrameNumber, OutOfMemory> {
-    let mut allocator = ALLOCATOR.lock();
-    let first = allocator.take_fresh(count)?;
-    allocator.free -= count as usize;
-    allocator.used[FrameKind::Kernel as usize] += count as usize;
-    for number in first.0..first.0 + count {
-        meta(FrameNumber(number))
-            .refcount
-            .store(1, Ordering::Relaxed);
-    }
-    Ok(first)
-}
-
-/// Frames that are free now, the reserve included.
-pub fn free_frames() -> usize {
-    ALLOCATOR.lock().free
-}
-
-/// Frames in use of one kind.
-pub fn used_frames(kind: FrameKind) -> usize {
-    ALLOCATOR.lock().used[kind as usize]
 }
 
 /// References to all frames of one kind. Looks at every frame there is: for the machine's end.
@@ -646,21 +309,4 @@ pub fn references(kind: FrameKind) -> usize {
         .filter(|meta| meta.kind.load(Ordering::Relaxed) == kind as u8)
         .map(|meta| meta.refcount.load(Ordering::Relaxed) as usize)
         .sum()
-}
-
-/// How many frames were ever taken, and how many given back.
-pub fn turnover() -> (u64, u64) {
-    let allocator = ALLOCATOR.lock();
-    (allocator.taken, allocator.given_back)
-}
-
-/// Whether there is user memory for whatever one fault may need: so that who has failed and finds it true does not fail again for the
-/// same reason.
-pub fn user_memory_left() -> bool {
-    free_frames() >= RESERVE + ONE_FAULT
-}
-
-/// Frames that the allocator was given.
-pub fn total_frames() -> usize {
-    TOTAL.load(Ordering::Relaxed)
 }

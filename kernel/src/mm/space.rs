@@ -5,6 +5,9 @@
 //! Locks, outermost first: `mmap_lock` (sleeps; read side: look at areas and fault; write side: change them), the page
 //! table's spin lock.
 
+mod fork;
+mod totals;
+
 use alloc::sync::Arc;
 use core::ops::{Deref, DerefMut};
 use intrusive_collections::Bound;
@@ -12,18 +15,15 @@ use intrusive_collections::Bound;
 use intrusive_collections::{RBTree, SinglyLinkedList};
 
 use super::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
-use super::anon::AnonId;
-use super::frame::KindCounts;
 use super::gaps::Gaps;
-use super::limits;
 use super::reclaim;
-use super::rss::PageCounts;
 use super::translations::Translations;
 use super::vma::{AreaEvent, RemovedAdapter, VmFlags, Vma, VmaAdapter};
 use crate::arch::{PageTable, USER_END};
 use crate::errno::{Errno, Result};
 use crate::sched::{Interrupted, RwSleepLock, RwSleepReadGuard, RwSleepWriteGuard, Sleep};
-use crate::sync::rank;
+
+pub use self::totals::Totals;
 
 pub type MmapReadGuard<'a> = RwSleepReadGuard<'a, Areas>;
 
@@ -103,22 +103,6 @@ pub struct Areas {
     pub brk: usize,
 }
 
-/// Sizes of an address space, in pages.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Totals {
-    pub pages: u64,
-    /// Most there ever were.
-    pub peak: u64,
-    pub locked: u64,
-    /// What counts against RLIMIT_DATA.
-    pub data: u64,
-    pub stack: u64,
-    /// Executable and not writable.
-    pub code: u64,
-    /// Where the heap begins, an address.
-    pub brk_start: usize,
-}
-
 /// An address space.
 pub struct Mm {
     mmap_lock: RwSleepLock<Areas>,
@@ -173,12 +157,6 @@ impl Mm {
         self.page_table.lock().activate();
     }
 
-    /// Sizes of the address space. Costs the areas.
-    pub fn totals(&self) -> Totals {
-        self.read(Sleep::Uninterruptible)
-            .map_or(Totals::default(), |areas| areas.totals())
-    }
-
     /// Frames that hold the page tables.
     pub fn table_pages(&self) -> u64 {
         self.page_table.lock().table_frames()
@@ -209,70 +187,6 @@ impl Mm {
             }
         }
     }
-
-    /// A copy for fork(2): the same areas; private pages are shared until one side writes. `ENOMEM` if the page cache had no memory for
-    /// it either.
-    pub fn fork(&self) -> Result<Arc<Mm>> {
-        reclaim::retry(|| self.try_fork())
-    }
-
-    fn try_fork(&self) -> Result<Arc<Mm>> {
-        let areas = self.write()?;
-        let mut child = Mm::with(PageTable::new()?)?;
-        // The same areas cover the same.
-        child.mmap_lock.get_mut().gaps = areas.gaps.copy()?;
-        let mut cursor = areas.vmas.front();
-        let mut below = 0;
-        while let Some(vma) = cursor.get() {
-            cursor.move_next();
-            let above = cursor.get().map_or(USER_END, |next| next.start.get());
-            let alone = core::mem::replace(&mut below, vma.end.get())..above;
-            if vma.flags.contains(VmFlags::DONTFORK) {
-                child.mmap_lock.get_mut().uncover(vma)?;
-                continue;
-            }
-            // Locks and userfaultfds are not inherited.
-            let flags = vma.flags - (VmFlags::LOCKED | VmFlags::LOCKONFAULT | VmFlags::UFFD);
-            if flags.contains(VmFlags::ACCOUNT) {
-                limits::may_charge(vma.len())?;
-            }
-            let wiped = vma.flags.contains(VmFlags::WIPEONFORK);
-            let has_pages = vma.anon.get().is_some() && !wiped;
-            let anon = has_pages.then(AnonId::fresh_inherited);
-            let copy = vma.part_as(vma.start, vma.end, flags, anon)?;
-            child.mmap_lock.get_mut().append_covered(copy);
-            // What is not the area's own is found again by faults (`vma_needs_copy`).
-            if has_pages {
-                let alone = if shares_tables(vma) { alone } else { 0..0 };
-                // The child's area is in the reverse map already: see there.
-                let (mut copied, mut counts) = (PageCounts::default(), KindCounts::default());
-                let mut table = self.page_table.lock();
-                let mut child_table = child.page_table.lock_nested(rank::PAGE_TABLE_SECOND);
-                let outcome =
-                    table.copy_range(&mut child_table, vma.start, vma.end, &alone, &mut counts);
-                copied.add_kinds(&counts);
-                child.resident.add_all(copied);
-                if child_table.has_shared() {
-                    child.note_shared_tables();
-                    self.note_shared_tables();
-                }
-                drop((child_table, table));
-                outcome?;
-            }
-        }
-        let child_areas = child.mmap_lock.get_mut();
-        child_areas.brk_start = areas.brk_start;
-        child_areas.brk = areas.brk;
-        child_areas.count_inherited(&areas);
-        child.resident.note_peak();
-        Ok(Arc::try_new(child)?)
-    }
-}
-
-/// Whether tables in which nothing else lies than this area may be shared with a child: there is nothing of a file in them, whose pages
-/// somebody may take away, and no protection for userfaultfd.
-fn shares_tables(vma: &Vma) -> bool {
-    vma.source.is_none() && !vma.flags.intersects(VmFlags::UFFD)
 }
 
 impl Drop for Mm {
@@ -416,26 +330,6 @@ impl Areas {
     /// Makes sure that a call which adds many areas can put in [`NEW_AREAS`] more.
     pub fn reserve(&mut self) -> Result {
         Ok(self.gaps.reserve(NEW_AREAS)?)
-    }
-
-    fn totals(&self) -> Totals {
-        let mut totals = Totals {
-            pages: self.pages,
-            peak: self.peak,
-            locked: self.locked,
-            data: self.data,
-            brk_start: self.brk_start,
-            ..Totals::default()
-        };
-        for vma in self.vmas.iter() {
-            let pages = (vma.len() >> PAGE_SHIFT) as u64;
-            if vma.flags.contains(VmFlags::GROWSDOWN) {
-                totals.stack += pages;
-            } else if vma.flags & (VmFlags::EXEC | VmFlags::WRITE) == VmFlags::EXEC {
-                totals.code += pages;
-            }
-        }
-        totals
     }
 
     /// Tells the files that count their areas of those in a copy of `parent`.
