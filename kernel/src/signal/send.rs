@@ -447,9 +447,10 @@ pub(super) fn set_blocked_of(
     let old = own.blocked;
     let mask = change(&mut own);
     let newly = block(&mut own, mask);
+    let blocked = mask.blockable();
     // Whatever else a thread has to do before it returns to user mode, it has been told when that came up.
     let pending = SigSet(own.pending.set().0 | signals.pending.set().0);
-    if thread.has_flag(flag::SIGPENDING) || !pending.minus(own.blocked).is_empty() {
+    if thread.has_flag(flag::SIGPENDING) || !pending.minus(blocked).is_empty() {
         mask_matters(thread, &signals, own, newly);
     }
     old

@@ -4,15 +4,17 @@
 //! chosen once, so that nobody asks at each copy. Nothing in them but the accesses to user memory can fault; a fault that cannot be
 //! resolved continues at the set's fixup.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
+use core::mem::offset_of;
 
 use super::{USER_END, features};
 
-// `get8(rdi: address) -> rax: the word there, rdx: 1 if the address is bad`, `put8(rdi: address, rsi: word) -> eax: 1 if the address is bad`,
+// `get8(rax: address) -> rax: the word there, rdx: 1 if the address is bad`, `put8(rdx: address, rax: word) -> rdx: 1 if the address is bad`,
 // for half a word `get4` and `put4`; `words(rdi: destination, rsi: source, edx: words) -> eax: 1 if the user's address is bad`, for both
 // directions, and so for `copy(rdi: destination, rsi: source, rdx: bytes) -> rax: bytes not copied`. That takes words first, as each turn of
-// a string instruction counts; a fault among them goes on byte by byte, so that the count is exact.
+// a string instruction counts; a fault among them goes on byte by byte, so that the count is exact. Besides these registers and the flags
+// they change RCX, the last two RDI and RSI.
 global_asm!(
     ".pushsection .text.uaccess, \"ax\"",
     ".macro faultline_objects kind, open=, close=",
@@ -39,26 +41,26 @@ global_asm!(
     "faultline_get8_\\kind:",
     "xor edx, edx",
     "\\open",
-    "mov rax, [rdi]",
+    "mov rax, [rax]",
     "\\close",
     "ret",
     "faultline_get4_\\kind:",
     "xor edx, edx",
     "\\open",
-    "mov eax, [rdi]",
+    "mov eax, [rax]",
     "\\close",
     "ret",
     "faultline_put8_\\kind:",
-    "xor eax, eax",
     "\\open",
-    "mov [rdi], rsi",
+    "mov [rdx], rax",
     "\\close",
+    "xor edx, edx",
     "ret",
     "faultline_put4_\\kind:",
-    "xor eax, eax",
     "\\open",
-    "mov [rdi], esi",
+    "mov [rdx], eax",
     "\\close",
+    "xor edx, edx",
     "ret",
     "faultline_words_\\kind:",
     "mov ecx, edx",
@@ -80,36 +82,34 @@ global_asm!(
     ".popsection",
 );
 
-/// What is at a user address; `bad` is 1 if nothing can be read there.
-#[repr(C)]
-struct Got {
-    value: u64,
-    bad: u64,
-}
+/// One of the routines, which only assembly calls: they leave all registers alone but those that are said to change, so that the caller
+/// keeps what it has where it has it.
+type Routine = unsafe extern "C" fn();
 
 /// One set of the routines.
+#[repr(C)]
 struct Routines {
-    get8: unsafe extern "C" fn(usize) -> Got,
-    get4: unsafe extern "C" fn(usize) -> Got,
-    put8: unsafe extern "C" fn(usize, u64) -> u32,
-    put4: unsafe extern "C" fn(usize, u32) -> u32,
-    words: unsafe extern "C" fn(usize, usize, u32) -> u32,
-    copy: unsafe extern "C" fn(usize, usize, usize) -> usize,
+    get8: Routine,
+    get4: Routine,
+    put8: Routine,
+    put4: Routine,
+    words: Routine,
+    copy: Routine,
 }
 
 unsafe extern "C" {
-    fn faultline_get8_plain(address: usize) -> Got;
-    fn faultline_get4_plain(address: usize) -> Got;
-    fn faultline_put8_plain(address: usize, value: u64) -> u32;
-    fn faultline_put4_plain(address: usize, value: u32) -> u32;
-    fn faultline_words_plain(dst: usize, src: usize, words: u32) -> u32;
-    fn faultline_copy_plain(dst: usize, src: usize, bytes: usize) -> usize;
-    fn faultline_get8_guarded(address: usize) -> Got;
-    fn faultline_get4_guarded(address: usize) -> Got;
-    fn faultline_put8_guarded(address: usize, value: u64) -> u32;
-    fn faultline_put4_guarded(address: usize, value: u32) -> u32;
-    fn faultline_words_guarded(dst: usize, src: usize, words: u32) -> u32;
-    fn faultline_copy_guarded(dst: usize, src: usize, bytes: usize) -> usize;
+    fn faultline_get8_plain();
+    fn faultline_get4_plain();
+    fn faultline_put8_plain();
+    fn faultline_put4_plain();
+    fn faultline_words_plain();
+    fn faultline_copy_plain();
+    fn faultline_get8_guarded();
+    fn faultline_get4_guarded();
+    fn faultline_put8_guarded();
+    fn faultline_put4_guarded();
+    fn faultline_words_guarded();
+    fn faultline_copy_guarded();
     static faultline_copy_words_plain: u8;
     static faultline_copy_words_end_plain: u8;
     static faultline_copy_words_fixup_plain: u8;
@@ -129,6 +129,7 @@ unsafe extern "C" {
 }
 
 /// The set that is used.
+#[repr(transparent)]
 struct Chosen(UnsafeCell<Routines>);
 
 // SAFETY: written once, while nothing else runs.
@@ -200,10 +201,73 @@ pub(super) fn exception_rows() -> [(*const u8, *const u8, *const u8); 6] {
 ///
 /// # Safety
 /// The user's side is in the user's half, where faults are fixed up; the kernel's may be read or written that far.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn copy(dst: usize, src: usize, bytes: usize) -> usize {
-    // SAFETY: nobody writes it any more, and as the caller promises.
-    unsafe { ((*CHOSEN.0.get()).copy)(dst, src, bytes) }
+    let missing;
+    // SAFETY: the routine changes what is said here, and the rest is as the caller promises.
+    unsafe {
+        asm!(
+            "call qword ptr [rip + {chosen} + {copy}]",
+            chosen = sym CHOSEN,
+            copy = const offset_of!(Routines, copy),
+            inout("rdi") dst => _,
+            inout("rsi") src => _,
+            inout("rdx") bytes => _,
+            lateout("rcx") _,
+            lateout("rax") missing,
+        );
+    }
+    missing
+}
+
+/// Calls a routine that reads: what is there, and whether the address was good.
+macro_rules! get {
+    ($routine:ident, $src:expr) => {{
+        let (value, bad): (u64, u64);
+        asm!(
+            "call qword ptr [rip + {chosen} + {routine}]",
+            chosen = sym CHOSEN,
+            routine = const offset_of!(Routines, $routine),
+            inlateout("rax") $src => value,
+            lateout("rdx") bad,
+        );
+        (value, bad == 0)
+    }};
+}
+
+macro_rules! put {
+    ($routine:ident, $dst:expr, $value:expr) => {{
+        let bad: u64;
+        asm!(
+            "call qword ptr [rip + {chosen} + {routine}]",
+            chosen = sym CHOSEN,
+            routine = const offset_of!(Routines, $routine),
+            inlateout("rdx") $dst => bad,
+            inlateout("rax") $value => _,
+        );
+        bad == 0
+    }};
+}
+
+/// # Safety
+/// As for [`copy`].
+#[inline(always)]
+unsafe fn copy_words(dst: usize, src: usize, words: usize) -> bool {
+    let bad: u32;
+    // SAFETY: as in `copy`.
+    unsafe {
+        asm!(
+            "call qword ptr [rip + {chosen} + {routine}]",
+            chosen = sym CHOSEN,
+            routine = const offset_of!(Routines, words),
+            inout("rdi") dst => _,
+            inout("rsi") src => _,
+            inout("rdx") words => _,
+            lateout("rcx") _,
+            lateout("eax") bad,
+        );
+    }
+    bad == 0
 }
 
 /// Copies an object of `size` bytes from user memory; whether all could be read. The caller knows the size when it is compiled.
@@ -215,23 +279,20 @@ pub unsafe fn get_user(dst: *mut u8, src: usize, size: usize) -> bool {
     if src > USER_END - size {
         return false;
     }
-    // SAFETY: nobody writes it any more. The source is in the user's half, where faults are fixed up; the caller has the room.
+    // SAFETY: the source is in the user's half, where faults are fixed up; the caller has the room. The routines change what is said.
     unsafe {
-        let routines = &*CHOSEN.0.get();
         match size {
             8 => {
-                let got = (routines.get8)(src);
-                dst.cast::<u64>().write_unaligned(got.value);
-                got.bad == 0
+                let (value, whole) = get!(get8, src);
+                dst.cast::<u64>().write_unaligned(value);
+                whole
             }
             4 => {
-                let got = (routines.get4)(src);
-                dst.cast::<u32>().write_unaligned(got.value as u32);
-                got.bad == 0
+                let (value, whole) = get!(get4, src);
+                dst.cast::<u32>().write_unaligned(value as u32);
+                whole
             }
-            _ if size.is_multiple_of(8) => {
-                (routines.words)(dst as usize, src, (size / 8) as u32) == 0
-            }
+            _ if size.is_multiple_of(8) => copy_words(dst as usize, src, size / 8),
             _ => super::copy_from_user(dst, src, size) == 0,
         }
     }
@@ -246,15 +307,13 @@ pub unsafe fn put_user(dst: usize, src: *const u8, size: usize) -> bool {
     if dst > USER_END - size {
         return false;
     }
-    // SAFETY: nobody writes it any more. The destination is in the user's half, where faults are fixed up; the caller's bytes are readable.
+    // SAFETY: the destination is in the user's half, where faults are fixed up; the caller's bytes are readable. The routines change what
+    // is said.
     unsafe {
-        let routines = &*CHOSEN.0.get();
         match size {
-            8 => (routines.put8)(dst, src.cast::<u64>().read_unaligned()) == 0,
-            4 => (routines.put4)(dst, src.cast::<u32>().read_unaligned()) == 0,
-            _ if size.is_multiple_of(8) => {
-                (routines.words)(dst, src as usize, (size / 8) as u32) == 0
-            }
+            8 => put!(put8, dst, src.cast::<u64>().read_unaligned()),
+            4 => put!(put4, dst, u64::from(src.cast::<u32>().read_unaligned())),
+            _ if size.is_multiple_of(8) => copy_words(dst, src as usize, size / 8),
             _ => super::copy_to_user(dst, src, size) == 0,
         }
     }
