@@ -173,7 +173,7 @@ impl Mm {
             }
         };
         drop(areas);
-        for part in to_write {
+        for part in &to_write {
             // Locked memory of the process's own that can be written is there to be written.
             self.populate_what_can_be_had(part.start.get(), part.len());
         }

@@ -158,6 +158,7 @@ impl Vma {
         Vma::with(start..end, flags, source, (own_first_page, None), None)
     }
 
+    #[inline(always)]
     fn with(
         Range { start, end }: Range<VirtAddr>,
         flags: VmFlags,
