@@ -212,6 +212,22 @@ static void bomb(void) {
             nap(100);
 }
 
+/* Many processes have the same full page tables, and each changes something in each of them: a page, then whatever else takes a table of
+   one's own. */
+static void forked(void) {
+    const unsigned long size = 24 * MB;
+    char *at = take(size, PROT_READ | PROT_WRITE);
+    for (unsigned long n = 0; n < size; n += PAGE)
+        at[n] = 1;
+    while (fork() >= 0)
+        for (unsigned long n = 0; n < size; n += 2 * MB) {
+            at[n]++;
+            mprotect(at + n + PAGE, PAGE, PROT_READ);
+            madvise(at + n + 2 * PAGE, PAGE, MADV_DONTNEED);
+            munmap(at + n + 3 * PAGE, PAGE);
+        }
+}
+
 /* Among many processes of one size the hog and its children are to go, not the bystander. */
 static void pay_first(void) {
     int fd = open("/proc/self/oom_score_adj", O_WRONLY);
@@ -291,10 +307,13 @@ static const struct {
     const char *name;
     void (*hog)(void);
     long patience;
-} HOGS[] = {{"memory", memory, 0},   {"memory", memory, 0},   {"reading", reading, 0}, {"page tables", tables, 0},
-            {"shared", shared, 0},   {"files", files, 0},     {"pipes", pipes, 0},     {"areas", areas, 0},
-            {"threads", threads, 0}, {"signals", signals, 0}, {"opened", opened, 0},   {"locked", locked, 0},
-            {"names", names, 0},     {"segment", segment, 0}, {"attachments", attachments, 0}, {"messages", messages, 0}, {"objects", objects, 0}, {"fork bomb", bomb, 1500}, {"memory", memory, 0}};
+} HOGS[] = {
+    {"memory", memory, 0}, {"memory", memory, 0}, {"reading", reading, 0}, {"page tables", tables, 0},
+    {"shared", shared, 0}, {"files", files, 0}, {"pipes", pipes, 0}, {"areas", areas, 0}, {"threads", threads, 0},
+    {"signals", signals, 0}, {"opened", opened, 0}, {"locked", locked, 0}, {"names", names, 0},
+    {"segment", segment, 0}, {"attachments", attachments, 0}, {"messages", messages, 0}, {"objects", objects, 0},
+    {"forked", forked, 1500}, {"fork bomb", bomb, 1500}, {"memory", memory, 0},
+};
 
 static int wanted(const char *name, int count, char **given) {
     for (int n = 1; n < count; n++)

@@ -42,6 +42,7 @@ fn a_small_machine_survives_a_hog_of_each_kind() {
         "attachments",
         "messages",
         "objects",
+        "forked",
         "fork bomb",
     ];
     let program = Compiled::fixed("mm_hogs");
