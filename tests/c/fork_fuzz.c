@@ -1,12 +1,7 @@
-/* Random changes of memory that fills page tables, among processes that fork; prints what each of them saw. FIRST COUNT STEPS: a line for
-   each seed, or for each step of the first process if there is one seed. */
-#define _GNU_SOURCE
-#include <errno.h>
+/* Random changes of memory that fills page tables, among processes that fork; prints what each of them saw. */
+#include "fuzz.h"
+
 #include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -21,24 +16,7 @@
 #define DEPTH 3
 #define CHILDREN 4
 
-static uint64_t state, sum;
-static int verbose, mem;
-
-static unsigned pick(unsigned below) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (state >> 20) % below;
-}
-
-static void note(const char *what, long result) {
-    long shown = result == -1 ? -errno : result;
-    for (const char *at = what; *at; at++)
-        sum = (sum ^ (uint64_t)*at) * 1099511628211u;
-    sum = (sum ^ (uint64_t)shown) * 1099511628211u;
-    if (verbose)
-        printf("%s: %ld\n", what, shown);
-}
+static int mem;
 
 /* What this process may do with a page, and what a child will have of it. */
 enum { GONE, READABLE, WRITABLE };
@@ -102,7 +80,7 @@ static void look(void) {
     note("contents", (long)(seen >> 1));
     if (all(READABLE) && mincore(page(start), count * PAGE, present) == 0)
         for (unsigned n = 0; n < count; n++)
-            sum = (sum ^ (present[n] & 1)) * 1099511628211u;
+            add(present[n] & 1);
 }
 
 static void move(void) {
@@ -232,28 +210,16 @@ static void live(unsigned steps, unsigned depth) {
     look();
 }
 
-static void run(long seed, unsigned steps) {
-    state = (uint64_t)seed * 0x9e3779b97f4a7c15u;
-    sum = 14695981039346656037u;
+static void run(unsigned steps) {
     start = 0;
     count = PAGES;
     map_range();
     write_pages();
     live(steps, 0);
     munmap((void *)ARENA, PAGES * PAGE);
-    printf("%ld: %016lx\n", seed, sum);
 }
 
 int main(int argc, char **argv) {
-    if (argc < 4)
-        return 2;
-    long first = atol(argv[1]), seeds = atol(argv[2]), steps = atol(argv[3]);
-    verbose = seeds == 1;
-    setvbuf(stdout, NULL, _IOLBF, 1 << 16);
     mem = open("/proc/self/mem", O_RDWR);
-    if (mem < 0)
-        return 1;
-    for (long seed = first; seed < first + seeds; seed++)
-        run(seed, (unsigned)steps);
-    return 0;
+    return mem < 0 ? 1 : run_seeds(argc, argv, run);
 }

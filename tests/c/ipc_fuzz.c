@@ -1,13 +1,8 @@
-/* Random calls on shared memory, semaphores and message queues; prints what came of them. FIRST COUNT STEPS: a line for each seed, or for
-   each step if there is one seed. */
-#define _GNU_SOURCE
-#include <errno.h>
+/* Random calls on shared memory, semaphores and message queues; prints what came of them. */
+#include "fuzz.h"
+
 #include <fcntl.h>
 #include <mqueue.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/msg.h>
@@ -21,24 +16,6 @@
 #define PAGES 24UL
 #define SETS 3
 #define IDS 3
-
-static uint64_t state, sum;
-static int verbose;
-static unsigned pick(unsigned below) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (state >> 20) % below;
-}
-
-static void note(const char *what, long result) {
-    long shown = result == -1 ? -errno : result;
-    for (const char *at = what; *at; at++)
-        sum = (sum ^ *at) * 1099511628211u;
-    sum = (sum ^ (uint64_t)shown) * 1099511628211u;
-    if (verbose)
-        printf("%s: %ld%s%s\n", what, shown, result == -1 ? " " : "", result == -1 ? strerrorname_np(errno) : "");
-}
 
 static int segments[IDS], sets[SETS], queues[2], posix[2];
 static char name[2][64];
@@ -232,9 +209,7 @@ static void posix_messages(void) {
     note(shown, 0);
 }
 
-static void run(long seed, long steps) {
-    state = (uint64_t)seed * 0x9e3779b97f4a7c15u + 1;
-    sum = 14695981039346656037u;
+static void run(unsigned steps) {
     for (int n = 0; n < IDS; n++)
         segments[n] = shmget(IPC_PRIVATE, (n + 2) * PAGE, 0600);
     for (int n = 0; n < SETS; n++)
@@ -245,7 +220,7 @@ static void run(long seed, long steps) {
         snprintf(name[n], sizeof name[n], "/fuzz-%d-%d", getpid(), n);
         posix[n] = mq_open(name[n], O_RDWR | O_CREAT | O_EXCL | O_NONBLOCK, 0600, &attr);
     }
-    for (long n = 0; n < steps; n++)
+    for (unsigned n = 0; n < steps; n++)
         switch (pick(4)) {
         case 0: memory(); break;
         case 1: semaphores(); break;
@@ -262,16 +237,6 @@ static void run(long seed, long steps) {
         mq_unlink(name[n]);
         close(posix[n]);
     }
-    printf("%ld: %016lx\n", seed, sum);
 }
 
-int main(int count, char **args) {
-    if (count < 4)
-        return 2;
-    long first = atol(args[1]), seeds = atol(args[2]), steps = atol(args[3]);
-    verbose = seeds == 1;
-    setvbuf(stdout, NULL, _IOLBF, 1 << 16);
-    for (long seed = first; seed < first + seeds; seed++)
-        run(seed, steps);
-    return 0;
-}
+int main(int count, char **args) { return run_seeds(count, args, run); }
