@@ -90,14 +90,19 @@ static void begin(long n) {
     until_asleep(tids[n]);
 }
 
+/* pthread_join is over before the thread has left the lists. */
+static void until_gone(int n) {
+    char path[64];
+    pthread_join(threads[n], NULL);
+    snprintf(path, sizeof path, "/proc/self/task/%d", tids[n]);
+    for (int tries = 0; tries < 5000 && access(path, F_OK) == 0; tries++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+}
+
 /* Ends a thread and begins it anew. */
 static void begin_again(int n) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/task/%d", tids[n]);
     pthread_cancel(threads[n]);
-    pthread_join(threads[n], NULL);
-    for (int tries = 0; tries < 1000 && access(path, F_OK) == 0; tries++)
-        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    until_gone(n);
     begin(n);
 }
 
@@ -171,9 +176,7 @@ int main(void) {
         if (write(wait_at[1], "x", 1) != 1)
             return 1;
     for (int n = 0; n < THREADS; n++)
-        pthread_join(threads[n], NULL);
-    for (int n = 0; n < 1000 && access(path, F_OK) == 0; n++)
-        nanosleep(&(struct timespec){0, 1000000}, NULL);
+        until_gone(n);
     printf("gone: %zd", read(fd, name, 1)); printf(" %s", strerrorname_np(errno)); printf(", %d %s\n", open(path, O_RDONLY), strerrorname_np(errno));
     listing();
     return 0;
