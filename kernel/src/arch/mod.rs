@@ -82,7 +82,8 @@ pub use imp::{current, enter_user, set_current, switch};
 /// those that the first closure wants, and hands their frames to the second after the flush
 /// · `fn visit_some(&self, start, end, &mut impl FnMut(VirtAddr, Pte, u32)) -> Option<VirtAddr>`: shows the present entries of a bounded
 /// part of the range, with the number of address spaces that have each (`fn sharers(&self, VirtAddr) -> u32`), and where to go on; `None` when there are no more
-/// · `fn protect_range(&mut self, start, end, impl FnMut(VirtAddr, Pte) -> PteFlags)`, visits present entries, flushes
+/// · `fn protect_range(&mut self, start, end, impl FnMut(VirtAddr, Pte) -> PteFlags)`, visits present entries, one of a shared table perhaps twice,
+/// flushes
 /// · `fn move_range(&mut self, start, end, to) -> Result<(), OutOfMemory>`: moves the entries of a range to one where there are none
 /// and that does not overlap it; flushes; nothing is changed on failure
 /// · `fn copy_range(&mut self, child: &mut PageTable, start, end, alone: &Range<usize>, &mut KindCounts) ->

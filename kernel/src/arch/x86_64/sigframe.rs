@@ -404,10 +404,10 @@ fn write_frame(
     } else {
         ptr::null()
     };
+    let altstack = request.altstack;
     // SAFETY: all of the frame is in the user's half, where faults are fixed up; all else is the kernel's own, and the trap is the current
     // thread's, which changes it nowhere else meanwhile.
-    let write =
-        || unsafe { faultline_signal_frame(frame, regs, &values, trap, request.altstack, info) };
+    let write = || unsafe { faultline_signal_frame(frame, regs, &values, trap, altstack, info) };
     match super::uaccess::with_user_range(frame, FRAME_SIZE, write) {
         Some(0) => Ok(()),
         _ => Err(BadFrame),
